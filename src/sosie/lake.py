@@ -1,0 +1,211 @@
+"""The lake: Delta tables that hold the truth. Every write is checked against its table and is a no-op when it says nothing new."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import reduce
+from urllib.parse import urlparse
+
+import polars as pl
+from deltalake import CommitProperties, DeltaTable
+from deltalake.exceptions import CommitFailedError, TableNotFoundError
+from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+
+from sosie.errors import SchemaMismatch, StoreBusy
+from sosie.tables import DIM, Table
+
+_again_if_raced = retry(
+    retry=retry_if_exception_type(CommitFailedError),
+    stop=stop_after_attempt(8),
+    wait=wait_random_exponential(multiplier=0.1, max=5),
+    retry_error_callback=lambda state: _busy(state.args[1], state.outcome),
+)
+
+
+def _busy(table: Table, outcome: object) -> None:
+    raise StoreBusy(
+        f"Table {table.name} kept changing under our write (8 tries). Nothing of this write was kept; run the step again."
+    ) from getattr(outcome, "exception", lambda: None)()
+
+
+@dataclass(frozen=True)
+class Written:
+    """Rows that a write added, replaced and found already there."""
+
+    inserted: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    deleted: int = 0
+
+    @property
+    def rows(self) -> int:
+        """Rows that really changed."""
+        return self.inserted + self.updated + self.deleted
+
+
+@dataclass(frozen=True)
+class Lake:
+    """Delta tables under one URI (a folder, or `s3://…` with `storage_options`)."""
+
+    uri: str
+    storage_options: Mapping[str, str] = field(default_factory=dict)
+
+    def path(self, table: Table) -> str:
+        return f"{self.uri.rstrip('/')}/{table.name}"
+
+    @property
+    def is_local(self) -> bool:
+        return urlparse(self.uri).scheme in ("", "file")
+
+    def _open(self, table: Table) -> DeltaTable | None:
+        try:
+            return DeltaTable(self.path(table), storage_options=dict(self.storage_options) or None)
+        except TableNotFoundError:
+            return None
+
+    def _open_or_create(self, table: Table) -> DeltaTable:
+        held = self._open(table)
+        if held is not None:
+            return held
+        return DeltaTable.create(
+            self.path(table),
+            schema=pl.DataFrame(schema=table.schema).to_arrow().schema,
+            mode="ignore",
+            partition_by=list(table.partition_by) or None,
+            name=table.name,
+            storage_options=dict(self.storage_options) or None,
+        )
+
+    def create(self, tables: Iterable[Table]) -> None:
+        """Make the tables that aren't there yet."""
+        for table in tables:
+            self._open_or_create(table)
+
+    def version(self, table: Table) -> int:
+        """Delta version of the table, -1 where there is none yet."""
+        held = self._open(table)
+        return -1 if held is None else held.version()
+
+    def scan(self, table: Table, *, as_of: int | datetime | None = None) -> pl.LazyFrame:
+        """All rows, lazily; no rows where the table does not exist yet. `as_of` is a Delta version or a time."""
+        if self._open(table) is None:
+            return pl.LazyFrame(schema=table.schema)
+        return pl.scan_delta(
+            self.path(table), version=as_of, storage_options=dict(self.storage_options) or None
+        ).select(pl.col(name).cast(dtype) for name, dtype in table.columns.items())
+
+    def read(self, table: Table, *predicates: pl.Expr, columns: Sequence[str] | None = None) -> pl.DataFrame:
+        """Rows for which every predicate holds."""
+        frame = reduce(lambda rows, predicate: rows.filter(predicate), predicates, self.scan(table))
+        return (frame if columns is None else frame.select(columns)).collect()
+
+    def lookup(
+        self, table: Table, column: str, values: pl.Series | Iterable[str], *, columns: Sequence[str] | None = None
+    ) -> pl.DataFrame:
+        """Rows whose `column` is one of `values`. Reads one column in full and the others where it hits."""
+        wanted = pl.DataFrame({column: pl.Series(values, dtype=pl.String)}).lazy().unique()
+        frame = self.scan(table).join(wanted, on=column, how="semi")
+        return (frame if columns is None else frame.select(columns)).collect()
+
+    def checked(self, table: Table, rows: pl.DataFrame) -> pl.DataFrame:
+        """`rows` in the table's column order and types. Raises `SchemaMismatch` saying which column and why."""
+        unknown = set(rows.columns) - set(table.columns)
+        missing = set(table.columns) - set(rows.columns)
+        if unknown or missing:
+            raise SchemaMismatch(
+                f"Rows for table {table.name} lack {sorted(missing) or 'nothing'} and have {sorted(unknown) or 'nothing'} too many."
+            )
+        try:
+            rows = rows.select(pl.col(name).cast(dtype) for name, dtype in table.columns.items())
+        except pl.exceptions.PolarsError as error:
+            raise SchemaMismatch(f"Rows for table {table.name} don't have its types: {error}") from error
+        for name in sorted(table.required):
+            if nulls := rows[name].null_count():
+                raise SchemaMismatch(f"{nulls} rows for table {table.name} have no {name}, which it requires.")
+        for name in table.vectors:
+            widths = rows[name].list.len().unique().to_list()
+            if widths not in ([], [DIM]):
+                raise SchemaMismatch(f"Table {table.name} holds vectors of {DIM} numbers; received widths {widths}.")
+        if rows.height != rows.select(table.key).n_unique():
+            raise SchemaMismatch(f"Rows for table {table.name} repeat a key ({', '.join(table.key)}).")
+        return rows
+
+    @_again_if_raced
+    def upsert(self, table: Table, rows: pl.DataFrame, *, run_id: str = "") -> Written:
+        """Insert or replace by key. Rows that equal what is held (volatile columns aside) are left; no change, no commit."""
+        rows = self.checked(table, rows)
+        if rows.is_empty():
+            return Written()
+        held = self._held(table, rows)
+        content = [name for name in table.columns if name not in table.volatile]
+        same = (
+            rows.select(content)
+            .with_row_index("i")
+            .join(held.select(content), on=content, how="semi", nulls_equal=True)
+        )
+        fresh = rows.with_row_index("i").join(same, on="i", how="anti").drop("i")
+        if fresh.is_empty():
+            return Written(unchanged=rows.height)
+        updated = fresh.join(held, on=table.key, how="semi").height
+        (
+            self._open_or_create(table)
+            .merge(
+                fresh.to_arrow(),
+                predicate=" AND ".join(f"t.{_quoted(name)} = s.{_quoted(name)}" for name in table.key),
+                source_alias="s",
+                target_alias="t",
+                commit_properties=_commit(run_id),
+            )
+            .when_matched_update_all()
+            .when_not_matched_insert_all()
+            .execute()
+        )
+        return Written(inserted=fresh.height - updated, updated=updated, unchanged=rows.height - fresh.height)
+
+    @_again_if_raced
+    def append(self, table: Table, rows: pl.DataFrame, *, run_id: str = "") -> Written:
+        """Add the rows whose key isn't held yet. Never rewrites a file, so history stays as it was written."""
+        rows = self.checked(table, rows)
+        if rows.is_empty():
+            return Written()
+        fresh = rows.join(self._held(table, rows, columns=table.key), on=table.key, how="anti")
+        if not fresh.is_empty():
+            fresh.write_delta(
+                self._open_or_create(table),
+                mode="append",
+                delta_write_options={"commit_properties": _commit(run_id)},
+            )
+        return Written(inserted=fresh.height, unchanged=rows.height - fresh.height)
+
+    @_again_if_raced
+    def delete(self, table: Table, keys: pl.DataFrame, *, run_id: str = "") -> Written:
+        """Delete the rows that have one of `keys` (columns: all or some of the table's key)."""
+        names = keys.columns
+        hits = self.scan(table).join(keys.lazy().unique(), on=names, how="semi").select(pl.len()).collect().item()
+        if not hits:
+            return Written()
+        (
+            self._open_or_create(table)
+            .merge(
+                keys.unique().to_arrow(),
+                predicate=" AND ".join(f"t.{_quoted(name)} = s.{_quoted(name)}" for name in names),
+                source_alias="s",
+                target_alias="t",
+                commit_properties=_commit(run_id),
+            )
+            .when_matched_delete()
+            .execute()
+        )
+        return Written(deleted=hits)
+
+    def _held(self, table: Table, rows: pl.DataFrame, *, columns: Sequence[str] | None = None) -> pl.DataFrame:
+        frame = self.scan(table).join(rows.lazy().select(table.key), on=table.key, how="semi")
+        return (frame if columns is None else frame.select(columns)).collect()
+
+
+def _quoted(name: str) -> str:
+    return f'"{name}"'
+
+
+def _commit(run_id: str) -> CommitProperties:
+    return CommitProperties(custom_metadata={"run_id": run_id})

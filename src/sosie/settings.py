@@ -1,0 +1,166 @@
+"""One frozen object holds every setting: defaults here, overlaid by `params.yaml`, overlaid by the environment.
+
+A setting `embedding.batch_size` is `SOSIE_EMBEDDING__BATCH_SIZE` in the environment.
+"""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    YamlConfigSettingsSource,
+)
+
+from sosie.errors import SettingsError
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Validation(Section):
+    """When a row, a picture or a whole batch is refused."""
+
+    max_bad_share: Share = 0.2
+    min_rows_for_share: int = 20
+    max_title_length: int = 500
+    max_clock_skew_minutes: int = 10
+    min_rows_of_median: Share = 0.1
+    max_rows_of_median: float = 10.0
+    median_over_runs: int = 24
+    max_picture_pixels: int = 40_000_000
+    max_picture_bytes: int = 20 * 2**20
+    categories: tuple[str, ...] | None = None
+
+
+class Embedding(Section):
+    batch_size: int = 32
+    threads: int = 0
+    shard_size: int = 20_000
+    max_shards: int = 16
+
+
+class Blocking(Section):
+    """Which pairs are worth a decision."""
+
+    text_neighbours: int = 40
+    image_neighbours: int = 20
+    min_text_similarity: float = 0.35
+    min_image_similarity: float = 0.60
+    exact_key_limit: int = 50
+    candidates_per_listing: int = 120
+    # A batch of more than this share of the catalogue is joined in process instead of asking the index.
+    join_above_share: Share = 0.05
+
+
+class Decider(Section):
+    """Probabilities at which a pair is decided; `None` takes the thresholds that were fitted with the model."""
+
+    match_at: Share | None = None
+    review_at: Share | None = None
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Decider":
+        if self.match_at is not None and self.review_at is not None and self.review_at > self.match_at:
+            raise ValueError(
+                f"decider.review_at ({self.review_at}) is above decider.match_at ({self.match_at}); lower the first or raise the second"
+            )
+        return self
+
+
+class Clusters(Section):
+    max_size: int = 200
+    # Two groups of listings join only if the mean probability over all pairs between them reaches this.
+    min_mean_link: Share = 0.4
+
+
+class Alerts(Section):
+    """Apprise URLs. An empty tuple prints to the console only."""
+
+    urls: tuple[str, ...] = ()
+    console: bool = True
+    max_attempts: int = 5
+    quarantine_share: Share = 0.05
+    review_queue: int = 1_000
+
+
+class Report(Section):
+    example_pairs: int = 40
+
+
+class Settings(BaseSettings):
+    """Everything that can be set. Paths that are left out live under `home`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="SOSIE_", env_nested_delimiter="__", frozen=True, extra="forbid", yaml_file=PROJECT / "params.yaml"
+    )
+
+    home: Path = PROJECT / "var"
+    lake_uri: str = ""
+    landing: Path = Path()
+    pictures_root: str = ""
+    reports: Path = Path()
+    models: Path = PROJECT / "models"
+    feature_repo: Path = PROJECT / "feature_repo"
+    milvus_uri: str | None = None
+    milvus_token: str | None = None
+    milvus_timeout_seconds: float = 30.0
+
+    validation: Validation = Validation()
+    embedding: Embedding = Embedding()
+    blocking: Blocking = Blocking()
+    decider: Decider = Decider()
+    clusters: Clusters = Clusters()
+    alerts: Alerts = Alerts()
+    report: Report = Report()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _derive(cls, values: dict[str, object]) -> dict[str, object]:
+        """Fill what hangs on `home`, so that one variable moves everything; relative paths become absolute."""
+        values = {key: value for key, value in values.items() if key != "training"}  # knobs of `dvc repro`, not ours
+        home = Path(str(values.get("home") or PROJECT / "var")).expanduser().resolve()
+        values["home"] = home
+        for name in ("landing", "reports"):
+            values[name] = Path(str(values.get(name) or home / name)).expanduser().resolve()
+        values["lake_uri"] = values.get("lake_uri") or str(home / "lake")
+        values["pictures_root"] = values.get("pictures_root") or str(values["landing"])
+        return values
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, YamlConfigSettingsSource(settings_cls)
+
+
+@lru_cache(maxsize=1)
+def settings() -> Settings:
+    """The settings of this process. Raises `SettingsError` naming each bad setting and its variable."""
+    return load()
+
+
+def load(**overrides: object) -> Settings:
+    """Settings with some values given in code. Raises `SettingsError`."""
+    try:
+        return Settings(**overrides)  # type: ignore[arg-type]
+    except ValidationError as error:
+        faults = "; ".join(
+            f"{'.'.join(map(str, fault['loc'])) or 'settings'}: {fault['msg']}"
+            + (f" (environment: SOSIE_{'__'.join(map(str, fault['loc'])).upper()})" if fault["loc"] else "")
+            for fault in error.errors()
+        )
+        raise SettingsError(f"Settings can't be used: {faults}. Mend params.yaml or the environment.") from None

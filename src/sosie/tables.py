@@ -1,0 +1,242 @@
+"""Every table of the lake: its columns, its key, and which columns say nothing new when they alone differ."""
+
+from dataclasses import dataclass, field
+
+import polars as pl
+
+DIM = 128
+"""Width of every vector, in both modalities."""
+
+TIMESTAMP = pl.Datetime("us", "UTC")
+VECTOR = pl.List(pl.Float32)  # Delta has no fixed-size lists; `lake` checks the width at every write
+
+
+@dataclass(frozen=True)
+class Table:
+    """A Delta table. `key` names one row; `volatile` columns don't make a row a different one."""
+
+    name: str
+    key: tuple[str, ...]
+    columns: dict[str, pl.DataType | type[pl.DataType]]
+    required: frozenset[str] = frozenset()
+    volatile: frozenset[str] = frozenset()
+    partition_by: tuple[str, ...] = ()
+    vectors: tuple[str, ...] = field(default=())
+
+    @property
+    def schema(self) -> pl.Schema:
+        return pl.Schema(self.columns)
+
+
+FEED = {
+    "listing_id": pl.String,
+    "seller_id": pl.String,
+    "marketplace": pl.String,
+    "title": pl.String,
+    "description": pl.String,
+    "brand": pl.String,
+    "gtin": pl.String,
+    "category": pl.String,
+    "price": pl.Float64,
+    "currency": pl.String,
+    "image_uri": pl.String,
+    "image_phash": pl.String,  # 64-bit perceptual hash in hex; ours where we have the picture, else the feed's
+    "updated_at": TIMESTAMP,
+    "is_deleted": pl.Boolean,
+}
+"""Columns of a landing file. `FEED_REQUIRED` must be there; the others may be left out."""
+
+FEED_REQUIRED = ("listing_id", "title", "updated_at")
+
+LISTINGS = Table(
+    "listings",
+    key=("listing_id",),
+    columns={
+        **FEED,
+        "text_hash": pl.String,
+        "image_hash": pl.String,
+        "content_hash": pl.String,
+        "first_seen_run": pl.String,
+        "last_changed_run": pl.String,
+    },
+    required=frozenset({"listing_id", "updated_at", "is_deleted", "content_hash", "first_seen_run"}),
+)
+
+CHANGES = Table(
+    "changes",
+    key=("run_id", "listing_id"),
+    columns={
+        "run_id": pl.String,
+        "listing_id": pl.String,
+        "kind": pl.String,  # new, text, image, text_and_image, attributes, deleted
+        "text_hash": pl.String,  # set where this run needs a text vector
+        "image_hash": pl.String,  # set where this run needs a picture vector
+    },
+    required=frozenset({"run_id", "listing_id", "kind"}),
+    partition_by=("run_id",),
+)
+
+QUARANTINE = Table(
+    "quarantine",
+    key=("run_id", "source_file", "row_number", "rule"),
+    columns={
+        "run_id": pl.String,
+        "source_file": pl.String,
+        "row_number": pl.Int64,  # from 0, in the file's own order
+        "rule": pl.String,
+        "detail": pl.String,
+        "listing_id": pl.String,
+        "row": pl.String,  # JSON of the row as it came
+        "replayed_run": pl.String,
+    },
+    required=frozenset({"run_id", "source_file", "row_number", "rule", "row"}),
+    volatile=frozenset({"replayed_run"}),
+)
+
+
+def _embeddings(name: str) -> Table:
+    return Table(
+        name,
+        key=("listing_id", "content_hash", "embedding_version", "event_timestamp"),
+        columns={
+            "listing_id": pl.String,
+            "vector": VECTOR,
+            "content_hash": pl.String,
+            "embedding_version": pl.String,
+            "event_timestamp": TIMESTAMP,
+            "created_timestamp": TIMESTAMP,
+        },
+        required=frozenset({"listing_id", "vector", "content_hash", "embedding_version", "event_timestamp"}),
+        volatile=frozenset({"created_timestamp"}),
+        partition_by=("embedding_version",),
+        vectors=("vector",),
+    )
+
+
+TEXT_EMBEDDINGS = _embeddings("text_embeddings")
+IMAGE_EMBEDDINGS = _embeddings("image_embeddings")
+
+PAIRS = Table(
+    "pairs",
+    key=("left_id", "right_id"),
+    columns={
+        "left_id": pl.String,
+        "right_id": pl.String,
+        "score": pl.Float64,
+        "verdict": pl.String,  # match, review
+        "reasons": pl.List(pl.Struct({"feature": pl.String, "value": pl.Float64, "contribution": pl.Float64})),
+        "blocked_by": pl.List(pl.String),  # text, image, gtin, image_hash, title, phash
+        "decider_version": pl.String,
+        "embedding_version": pl.String,
+        "run_id": pl.String,
+    },
+    required=frozenset({"left_id", "right_id", "score", "verdict"}),
+    volatile=frozenset({"run_id"}),
+)
+
+JUDGEMENTS = Table(
+    "judgements",
+    key=("left_id", "right_id", "who", "when"),
+    columns={
+        "left_id": pl.String,
+        "right_id": pl.String,
+        "verdict": pl.String,  # same, different
+        "who": pl.String,
+        "when": TIMESTAMP,
+        "note": pl.String,
+        "retracted_at": TIMESTAMP,
+    },
+    required=frozenset({"left_id", "right_id", "verdict", "who", "when"}),
+)
+
+CLUSTERS = Table(
+    "clusters",
+    key=("listing_id",),
+    columns={
+        "listing_id": pl.String,
+        "cluster_id": pl.String,
+        "canonical_id": pl.String,
+        "size": pl.Int64,
+        "changed_run": pl.String,
+    },
+    required=frozenset({"listing_id", "cluster_id", "canonical_id", "size"}),
+    volatile=frozenset({"changed_run"}),
+)
+
+CLUSTER_EVENTS = Table(
+    "cluster_events",
+    key=("run_id", "kind", "cluster_id"),
+    columns={
+        "run_id": pl.String,
+        "kind": pl.String,  # formed, grew, shrank, merged, split, dissolved
+        "cluster_id": pl.String,  # the cluster that the event is told of
+        "before": pl.List(pl.String),  # cluster ids
+        "after": pl.List(pl.String),
+        "joined": pl.List(pl.String),  # listing ids that came
+        "left": pl.List(pl.String),  # listing ids that went
+    },
+    required=frozenset({"run_id", "kind", "cluster_id"}),
+)
+
+DECISIONS = Table(
+    "decisions",
+    key=("listing_id", "event_timestamp"),
+    columns={
+        "listing_id": pl.String,
+        "is_duplicate": pl.Boolean,
+        "cluster_id": pl.String,
+        "canonical_id": pl.String,
+        "score": pl.Float64,
+        "event_timestamp": TIMESTAMP,
+        "created_timestamp": TIMESTAMP,
+    },
+    required=frozenset({"listing_id", "is_duplicate", "event_timestamp"}),
+    volatile=frozenset({"created_timestamp"}),
+)
+
+ALERTS = Table(
+    "alerts",
+    key=("key", "channel"),
+    columns={
+        "key": pl.String,
+        "severity": pl.String,  # info, warning, critical
+        "text": pl.String,
+        "channel": pl.String,
+        "state": pl.String,  # pending, sent, failed, dead
+        "attempts": pl.Int64,
+        "run_id": pl.String,
+    },
+    required=frozenset({"key", "severity", "text", "channel", "state"}),
+)
+
+RUNS = Table(
+    "runs",
+    key=("run_id",),
+    columns={
+        "run_id": pl.String,
+        "state": pl.String,  # succeeded
+        "started_at": TIMESTAMP,
+        "finished_at": TIMESTAMP,
+        "seconds": pl.Float64,
+        "files": pl.List(pl.Struct({"path": pl.String, "sha256": pl.String, "bytes": pl.Int64, "rows": pl.Int64})),
+        "steps": pl.List(
+            pl.Struct(
+                {
+                    "name": pl.String,
+                    "seconds": pl.Float64,
+                    "peak_memory_bytes": pl.Int64,
+                    "counts": pl.List(pl.Struct({"name": pl.String, "value": pl.Int64})),
+                }
+            )
+        ),
+        "text_version": pl.String,
+        "image_version": pl.String,
+        "decider_version": pl.String,
+    },
+    required=frozenset({"run_id", "state"}),
+)
+
+ALL = (
+    LISTINGS, CHANGES, QUARANTINE, TEXT_EMBEDDINGS, IMAGE_EMBEDDINGS, PAIRS, JUDGEMENTS,
+    CLUSTERS, CLUSTER_EVENTS, DECISIONS, ALERTS, RUNS,
+)  # fmt: skip
