@@ -36,7 +36,8 @@ class Artifact:
             card = json.loads(card_path.read_text())
         except FileNotFoundError:
             raise ModelError(
-                f"No model in {folder}: {CARD} is missing. Point SOSIE_MODELS at a folder that has one, or run `dvc repro`."
+                f"No model in {folder}: {CARD} is missing. "
+                "Point SOSIE_MODELS at a folder that has one, or run `dvc repro`."
             ) from None
         except json.JSONDecodeError as error:
             raise ModelError(
@@ -48,13 +49,13 @@ class Artifact:
             path = folder / name
             if not path.is_file() or _digest(path) != digest:
                 raise ModelError(
-                    f"{path} is missing or is not the file that {CARD} names; restore it with `git checkout` or `dvc checkout`."
+                    f"{path} is missing or is not the file that {CARD} names; restore it with `git checkout`."
                 )
         return cls(folder, kind, version_of(card), card["usage"], card["about"])
 
 
 def save(folder: Path, kind: str, files: list[str], usage: Mapping[str, Any], about: Mapping[str, Any]) -> Artifact:
-    """Write the card for `files`, which already lie in `folder`. `about` is for readers and does not touch the version."""
+    """Write the card for `files`, which lie in `folder`. `about` is for readers and does not touch the version."""
     card = {
         "kind": kind,
         "files": {name: _digest(folder / name) for name in sorted(files)},

@@ -1,4 +1,7 @@
-"""The lake: Delta tables that hold the truth. Every write is checked against its table and is a no-op when it says nothing new."""
+"""The lake: Delta tables that hold the truth.
+
+Every write is checked against its table, and makes no commit when it says nothing new.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,7 +27,7 @@ _again_if_raced = retry(
 
 def _busy(table: Table, outcome: object) -> None:
     raise StoreBusy(
-        f"Table {table.name} kept changing under our write (8 tries). Nothing of this write was kept; run the step again."
+        f"Table {table.name} kept changing under our write (8 tries). Nothing of it was kept; run the step again."
     ) from getattr(outcome, "exception", lambda: None)()
 
 
@@ -113,7 +116,8 @@ class Lake:
         missing = set(table.columns) - set(rows.columns)
         if unknown or missing:
             raise SchemaMismatch(
-                f"Rows for table {table.name} lack {sorted(missing) or 'nothing'} and have {sorted(unknown) or 'nothing'} too many."
+                f"Rows for table {table.name} lack {sorted(missing) or 'nothing'} "
+                f"and have {sorted(unknown) or 'nothing'} too many."
             )
         try:
             rows = rows.select(pl.col(name).cast(dtype) for name, dtype in table.columns.items())
@@ -132,7 +136,7 @@ class Lake:
 
     @_again_if_raced
     def upsert(self, table: Table, rows: pl.DataFrame, *, run_id: str = "") -> Written:
-        """Insert or replace by key. Rows that equal what is held (volatile columns aside) are left; no change, no commit."""
+        """Insert or replace by key; rows that equal what is held, volatile columns aside, are left as they are."""
         rows = self.checked(table, rows)
         if rows.is_empty():
             return Written()

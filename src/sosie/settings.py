@@ -32,12 +32,15 @@ class Validation(Section):
     max_bad_share: Share = 0.2
     min_rows_for_share: int = 20
     max_title_length: int = 500
+    max_listing_id_length: int = 200
+    allow_extra_columns: bool = False
     max_clock_skew_minutes: int = 10
     min_rows_of_median: Share = 0.1
     max_rows_of_median: float = 10.0
     median_over_runs: int = 24
     max_picture_pixels: int = 40_000_000
     max_picture_bytes: int = 20 * 2**20
+    picture_timeout_seconds: float = 20.0
     categories: tuple[str, ...] | None = None
 
 
@@ -71,7 +74,8 @@ class Decider(Section):
     def _ordered(self) -> "Decider":
         if self.match_at is not None and self.review_at is not None and self.review_at > self.match_at:
             raise ValueError(
-                f"decider.review_at ({self.review_at}) is above decider.match_at ({self.match_at}); lower the first or raise the second"
+                f"decider.review_at ({self.review_at}) is above decider.match_at ({self.match_at}); "
+                "lower the first or raise the second"
             )
         return self
 

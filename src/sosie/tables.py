@@ -28,7 +28,7 @@ class Table:
         return pl.Schema(self.columns)
 
 
-FEED = {
+FEED: dict[str, pl.DataType | type[pl.DataType]] = {
     "listing_id": pl.String,
     "seller_id": pl.String,
     "marketplace": pl.String,

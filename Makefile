@@ -1,0 +1,47 @@
+# `make` alone lists what there is. Every target sets up what it needs.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+UV_VERSION := 0.13.8
+# A folder of wheels, such as a CPU build of torch, comes before the index where one is given.
+FIND_LINKS := $(if $(PIP_FIND_LINKS),--find-links $(PIP_FIND_LINKS),)
+STAMP := $(VENV)/.installed-$(shell cat requirements.lock pyproject.toml 2>/dev/null | cksum | cut -d' ' -f1)
+
+.PHONY: help setup demo test check airflow lock clean
+
+help:  ## List the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(STAMP)  ## Make .venv with exactly what requirements.lock pins
+
+$(STAMP): requirements.lock pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "Sosie needs $(PYTHON) on the PATH; set PYTHON=/path/to/python3.11"; exit 1; }
+	@echo "==> making $(VENV) (about 2.7 GB with torch)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	@$(BIN)/uv pip install --python $(BIN)/python $(FIND_LINKS) -r requirements.lock
+	@$(BIN)/uv pip install --python $(BIN)/python --quiet --no-deps -e .
+	@rm -f $(VENV)/.installed-* && touch $@
+
+demo: setup  ## Run two simulated hours through the real DAG and print what was found
+	@$(BIN)/sosie demo
+
+test: setup  ## Run all tests, offline
+	@$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
+
+check: setup  ## Lint, format and type-check
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+airflow: setup  ## Serve the Airflow UI over the demo's runs until Ctrl-C
+	@$(BIN)/python -m sosie.airflow.stack
+
+lock: $(BIN)/python  ## Pin the newest versions that fit pyproject.toml
+	@$(BIN)/uv pip compile pyproject.toml --all-extras $(FIND_LINKS) --upgrade --quiet --no-header --no-annotate \
+	  --python-version 3.11 | sed 's/+cpu//' > requirements.lock
+
+clean:  ## Remove .venv, var and caches
+	rm -rf $(VENV) var .pytest_cache .mypy_cache .ruff_cache .hypothesis

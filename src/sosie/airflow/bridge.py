@@ -1,0 +1,245 @@
+"""All that a DAG file takes from Sosie: Airflow's SDK and the standard library here, a step where a task runs it.
+
+A DAG file is parsed again and again by a process that does nothing else, so whatever it imports is paid for each time.
+"""
+
+import logging
+import os
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from airflow.sdk import (  # type: ignore[attr-defined]  # its stub leaves out what came with 3.1
+    Asset,
+    CronDataIntervalTimetable,
+    DeadlineAlert,
+    DeadlineReference,
+    Param,
+    RetryDecision,
+    RetryPolicy,
+    SyncCallback,
+    get_current_context,
+)
+
+log = logging.getLogger(__name__)
+
+INDEX_POOL = "sosie_index"
+"""One slot: the embedded index loses acknowledged writes when two processes write at once."""
+
+RUN_ID = "%Y-%m-%dT%H"
+
+LISTINGS = Asset("sosie_listings", uri="sosie://listings")
+EMBEDDINGS = Asset("sosie_embeddings", uri="sosie://embeddings")
+PAIRS = Asset("sosie_pairs", uri="sosie://pairs")
+CLUSTERS = Asset("sosie_clusters", uri="sosie://clusters")
+DECISIONS = Asset("sosie_decisions", uri="sosie://decisions")
+
+PARAMS = {
+    "hour": Param(
+        None,
+        type=["null", "string"],
+        pattern=r"^\d{4}-\d{2}-\d{2}T([01]\d|2[0-3])$",
+        title="Hour",
+        description="The logical hour to process (UTC), such as 2026-11-20T09. Empty: the run's own data interval.",
+    ),
+    "landing": Param(
+        None,
+        type=["null", "string"],
+        title="Landing folder",
+        description="Folder with the hour's files, as the worker sees it. Empty: the `landing` setting.",
+    ),
+}
+
+
+# --- when and how often ---------------------------------------------------------------------------------------------
+
+
+def schedule() -> CronDataIntervalTimetable | None:
+    """`SOSIE_SCHEDULE`: a cron expression or preset (default `@hourly`), or `none` for runs triggered by hand only.
+
+    A data-interval timetable: the run that starts at ten o'clock works on the files of nine to ten, which are complete.
+    """
+    cron = os.environ.get("SOSIE_SCHEDULE", "@hourly").strip()
+    return None if cron.lower() == "none" else CronDataIntervalTimetable(cron, timezone="UTC")
+
+
+def deadline() -> DeadlineAlert:
+    """Alerts once when a run isn't finished `SOSIE_DEADLINE_MINUTES` (default 50) after it was queued.
+
+    The scheduler notices and the executor runs the callback, so this needs no triggerer.
+    """
+    minutes = float(os.environ.get("SOSIE_DEADLINE_MINUTES", "50"))
+    return DeadlineAlert(
+        reference=DeadlineReference.DAGRUN_QUEUED_AT,
+        interval=timedelta(minutes=minutes),
+        callback=SyncCallback(alert_missed_deadline, kwargs={"minutes": minutes}),
+        name="hourly deadline",
+    )
+
+
+# --- retries --------------------------------------------------------------------------------------------------------
+
+RETRIES = 3
+
+
+class RetryTransient(RetryPolicy):  # type: ignore[misc]
+    """Terminal errors fail at once, transient ones use the retries and backoff, unexpected ones get one more try."""
+
+    def evaluate(
+        self,
+        exception: BaseException,
+        try_number: int,
+        max_tries: int,
+        context: Any = None,
+    ) -> RetryDecision:
+        from sosie.errors import TerminalError, TransientError
+
+        if isinstance(exception, TerminalError):
+            return RetryDecision.fail(reason=_sentence(exception))
+        if isinstance(exception, TransientError):
+            return RetryDecision(reason=_sentence(exception))
+        # Clearing a task raises max_tries, so tries are counted since the task was last cleared.
+        tries = try_number - (max_tries - RETRIES)
+        reason = f"Unexpected {_sentence(exception)}"
+        return RetryDecision.retry(reason=reason) if tries <= 1 else RetryDecision.fail(reason=reason)
+
+    def serialize(self) -> dict[str, Any]:
+        return {"__type": f"{type(self).__module__}.{type(self).__qualname__}"}
+
+    @classmethod
+    def deserialize(cls, data: dict[str, Any]) -> "RetryTransient":
+        return cls()
+
+
+def _sentence(exception: BaseException | str) -> str:
+    text = " ".join(str(exception).split())
+    if isinstance(exception, str):
+        return text
+    from sosie.errors import SosieError
+
+    if text and isinstance(exception, SosieError):
+        return text
+    return f"{type(exception).__name__}: {text}" if text else type(exception).__name__
+
+
+# --- what a task does -----------------------------------------------------------------------------------------------
+
+
+def step(name: str, **arguments: Any) -> dict[str, int]:
+    """Run one step of `sosie.pipeline` for this task's hour and return its counts, which also go to the task's log."""
+    from sosie import pipeline
+
+    run = _run()
+    counts = {str(key): int(value) for key, value in getattr(pipeline, name)(run, **arguments).items()}
+    log.info("%s of %s: %s", name, run.id, ", ".join(f"{key} {value}" for key, value in counts.items()) or "nothing")
+    return counts
+
+
+def shards() -> list[dict[str, str | int]]:
+    """What is left to embed in this task's hour, as arguments for one `embed` task each."""
+    from sosie import pipeline
+
+    return [
+        {"modality": str(part["modality"]), "shard": int(part["shard"]), "shards": int(part["shards"])}
+        for part in pipeline.shards(_run())
+    ]
+
+
+def _run() -> Any:
+    from sosie import pipeline
+
+    context = get_current_context()
+    landing = context["params"].get("landing")
+    return pipeline.Run.of(run_id(context), landing=Path(landing) if landing else None)
+
+
+def run_id(context: Mapping[str, Any]) -> str:
+    """The logical hour that a DAG run works on.
+
+    `hour` where it was given, else the start of the data interval, else (triggered without a date) the last full hour
+    before the run was asked for. None of them changes when the run is repeated.
+    """
+    dag_run = context.get("dag_run")
+    conf = _field(dag_run, "conf") or {}
+    hour = conf.get("hour") or (context.get("params") or {}).get("hour")
+    if hour:
+        return str(hour)
+    start = _time(_field(dag_run, "data_interval_start") or _field(dag_run, "logical_date"))
+    if start is None:
+        asked = _time(_field(dag_run, "run_after"))
+        if asked is None:
+            return "unknown"
+        start = asked - timedelta(hours=1)
+    return start.strftime(RUN_ID)
+
+
+def _field(dag_run: Any, name: str) -> Any:
+    return dag_run.get(name) if isinstance(dag_run, Mapping) else getattr(dag_run, name, None)
+
+
+def _time(value: Any) -> datetime | None:
+    return datetime.fromisoformat(value) if isinstance(value, str) else value
+
+
+# --- when something goes wrong --------------------------------------------------------------------------------------
+
+
+def alert_task_failure(context: Mapping[str, Any]) -> None:
+    """A task failed for good. Called in the task's own process, or by the DAG processor where that one was killed."""
+    ti, exception = context["ti"], context.get("exception")
+    _alert(context, ti.dag_id, _task_name(ti), _sentence(exception) if exception else _KILLED, ti.log_url)
+
+
+def alert_run_failure(context: Mapping[str, Any]) -> None:
+    """The run failed. Called by the DAG processor, with the task that failed last, if any.
+
+    A task that could raise has alerted by itself, and the same alert isn't sent twice. One that was killed has not.
+    """
+    ti, reason = context.get("ti"), str(context.get("reason") or "no reason given")
+    if ti is not None and reason == "task_failure":
+        _alert(context, ti.dag_id, _task_name(ti), _KILLED, ti.log_url)
+        return
+    dag_id = ti.dag_id if ti is not None else context["dag"].dag_id
+    _alert(context, dag_id, "", f"The run failed: {reason}.", ti.log_url if ti is not None else "")
+
+
+def alert_missed_deadline(context: Mapping[str, Any], minutes: float) -> None:
+    """A run is not finished by its deadline. Called by the executor; `context` holds the run as plain values."""
+    dag_run = context["dag_run"]
+    base = os.environ.get("AIRFLOW__API__BASE_URL", "").rstrip("/")
+    link = f"{base}/dags/{dag_run['dag_id']}/runs/{dag_run['dag_run_id']}" if base else ""
+    _alert(context, dag_run["dag_id"], "", f"The run was not finished {minutes:g} minutes after it was queued.", link)
+
+
+_KILLED = (
+    "The task's process was ended from outside before it could say why: killed, or out of memory. "
+    "Give it more memory or a smaller embedding.shard_size, then clear the task."
+)
+
+
+def _task_name(ti: Any) -> str:
+    return str(ti.task_id) if getattr(ti, "map_index", -1) in (None, -1) else f"{ti.task_id}[{ti.map_index}]"
+
+
+def _alert(context: Mapping[str, Any], dag_id: str, task_id: str, message: str, log_url: str) -> None:
+    from sosie import pipeline
+    from sosie.settings import settings
+
+    pipeline.alert_failure(
+        settings(), run_id=run_id(context), dag_id=dag_id, task_id=task_id, message=message, log_url=log_url
+    )
+
+
+TASK_DEFAULTS: dict[str, Any] = {
+    "owner": "sosie",
+    "retries": RETRIES,
+    "retry_delay": timedelta(seconds=float(os.environ.get("SOSIE_RETRY_SECONDS", "30"))),
+    "retry_exponential_backoff": 2.0,
+    "max_retry_delay": timedelta(minutes=10),
+    "retry_policy": RetryTransient(),
+    "execution_timeout": timedelta(
+        hours=6
+    ),  # a first load of millions is slow; a task that hangs must still free its slot
+    "on_failure_callback": alert_task_failure,
+}

@@ -1,0 +1,205 @@
+"""Blocking: which pairs of listings are worth a decision.
+
+A changed listing meets its nearest neighbours in text and in picture, and every listing that shares an exact key with
+it. The union is cut at a cap per listing, and what is cut or skipped is counted, never dropped in silence.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import polars as pl
+
+NEIGHBOURS = pl.Schema({"query_id": pl.String, "listing_id": pl.String, "similarity": pl.Float32})
+PAIRS = pl.Schema({"left_id": pl.String, "right_id": pl.String, "blocked_by": pl.List(pl.String)})
+KEYED = pl.Schema({"query_id": pl.String, "listing_id": pl.String, "source": pl.String})
+
+KEYS: Mapping[str, pl.Expr] = {
+    # Feeds write a GTIN with spaces and hyphens, and with or without the leading zeros of its longer forms.
+    "gtin": pl.col("gtin").str.replace_all(r"\D", "").str.strip_chars_start("0"),
+    "image_hash": pl.col("image_hash"),
+    "phash": pl.col("image_phash").str.to_lowercase(),
+    "title": pl.col("title").str.to_lowercase().str.replace_all(r"[^\p{L}\p{N}]", ""),
+}
+"""Source name → the key that two listings must share. An empty or null key is none."""
+
+_COLUMN = {"gtin": "gtin", "image_hash": "image_hash", "phash": "image_phash", "title": "title"}
+_QUERIES_AT_ONCE = 4_096
+
+
+@dataclass(frozen=True)
+class ExactKeys:
+    """Pairs that share a key (`pairs`: query_id, listing_id, source), and per source the keys that too many share."""
+
+    pairs: pl.DataFrame
+    skipped: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """`pairs` (left_id < right_id, blocked_by), each once and sorted, with the counts a run reports."""
+
+    pairs: pl.DataFrame
+    by_source: Mapping[str, int]
+    skipped_keys: int
+    capped_listings: int
+    capped_pairs: int
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Flat counts for a run's manifest."""
+        return {
+            "candidates": self.pairs.height,
+            **{f"candidates_by_{source}": number for source, number in self.by_source.items()},
+            "skipped_keys": self.skipped_keys,
+            "capped_listings": self.capped_listings,
+            "capped_pairs": self.capped_pairs,
+        }
+
+
+def join(
+    query_ids: pl.Series,
+    query_vectors: np.ndarray,
+    ids: pl.Series,
+    vectors: np.ndarray,
+    k: int,
+    min_similarity: float,
+) -> pl.DataFrame:
+    """The `k` nearest `ids` of each query by exact inner product, none below `min_similarity`, no listing its own.
+
+    Vectors are float32 `[n, width]` of unit length, so that the inner product is the cosine. Memory is bounded: the
+    vectors themselves plus one block of queries. Returns query_id, listing_id, similarity, nearest first.
+    """
+    if not (len(query_ids) and len(ids) and k):
+        return pl.DataFrame(schema=NEIGHBOURS)
+    import faiss
+
+    # Held in the order of their ids, so that equal similarities are cut alike in whatever order rows arrive.
+    order = ids.arg_sort().to_numpy()
+    held = ids.gather(order)
+    index = faiss.IndexFlatIP(vectors.shape[1])
+    index.add(np.ascontiguousarray(vectors[order], dtype=np.float32))
+    # One more than asked for, as the listing finds itself.
+    wanted = min(k + 1, len(ids))
+    blocks = []
+    for start in range(0, len(query_ids), _QUERIES_AT_ONCE):
+        block = np.ascontiguousarray(query_vectors[start : start + _QUERIES_AT_ONCE], dtype=np.float32)
+        similarity, position = index.search(block, wanted)
+        rows = np.repeat(np.arange(start, start + len(block)), wanted)
+        similarity, position = similarity.ravel(), position.ravel()
+        kept = (position >= 0) & (similarity >= min_similarity)
+        blocks.append(
+            pl.DataFrame(
+                {
+                    "query_id": query_ids.gather(rows[kept]),
+                    "listing_id": held.gather(position[kept]),
+                    "similarity": similarity[kept],
+                },
+                schema=NEIGHBOURS,
+            )
+        )
+    return nearest(pl.concat(blocks), k)
+
+
+def nearest(neighbours: pl.DataFrame, k: int) -> pl.DataFrame:
+    """At most `k` rows of each query, most similar first, equal ones by id; never the listing itself."""
+    return (
+        neighbours.filter(pl.col("query_id") != pl.col("listing_id"))
+        .sort("query_id", "similarity", "listing_id", descending=[False, True, False])
+        .group_by("query_id", maintain_order=True)
+        .head(k)
+    )
+
+
+def exact_keys(changed_ids: pl.Series, listings: pl.DataFrame, limit: int) -> ExactKeys:
+    """Pairs of a changed listing with every one that has the same GTIN, picture, perceptual hash or normalised title.
+
+    `listings` is the live catalogue: listing_id and any of gtin, image_hash, image_phash, title. A key that more than
+    `limit` listings share says little (a placeholder picture, a one-word title) and is skipped and counted.
+    """
+    changed = pl.DataFrame({"query_id": changed_ids.cast(pl.String).unique()})
+    found, skipped = [], {}
+    for source, key in KEYS.items():
+        if _COLUMN[source] not in listings.columns:
+            continue
+        keyed = listings.select("listing_id", key=key).filter(pl.col("key").str.len_chars() > 0)
+        queries = keyed.rename({"listing_id": "query_id"}).join(changed, on="query_id", how="semi")
+        sizes = keyed.join(queries.select("key").unique(), on="key", how="semi").group_by("key").len()
+        skipped[source] = sizes.filter(pl.col("len") > limit).height
+        shared = sizes.filter(pl.col("len").is_between(2, limit)).select("key")
+        found.append(
+            queries.join(shared, on="key", how="semi")
+            .join(keyed, on="key")
+            .filter(pl.col("query_id") != pl.col("listing_id"))
+            .select("query_id", "listing_id", source=pl.lit(source))
+        )
+    pairs = pl.concat(found) if found else pl.DataFrame(schema=KEYED)
+    return ExactKeys(pairs.sort("query_id", "listing_id", "source"), skipped)
+
+
+def candidates(
+    neighbours: Mapping[str, pl.DataFrame], keys: ExactKeys | None = None, per_listing_cap: int = 120
+) -> Candidates:
+    """Union of all sources: each unordered pair once, in order of ids, with the sources that proposed it.
+
+    Each changed listing keeps at most `per_listing_cap` pairs of its own: those with an exact key first, then by rank
+    within their source (cosines of titles and of pictures are on different scales, ranks are not). A pair stays where
+    either of its ends keeps it, so the total is at most the cap times the changed listings.
+    """
+    ranked = [
+        nearest(frame, frame.height)
+        .select("query_id", "listing_id", "similarity")
+        .with_columns(
+            rank=pl.int_range(pl.len(), dtype=pl.Int64).over("query_id") + 1,
+            source=pl.lit(source),
+        )
+        for source, frame in neighbours.items()
+    ]
+    if keys is not None:
+        ranked.append(
+            keys.pairs.filter(pl.col("query_id") != pl.col("listing_id")).select(
+                "query_id",
+                "listing_id",
+                similarity=pl.lit(1.0, pl.Float32),
+                rank=pl.lit(0, pl.Int64),
+                source="source",
+            )
+        )
+    skipped = sum(keys.skipped.values()) if keys else 0
+    if not ranked:
+        return Candidates(pl.DataFrame(schema=PAIRS), {}, skipped, 0, 0)
+    proposed = (
+        pl.concat(ranked, how="vertical_relaxed")
+        .group_by("query_id", "listing_id")
+        .agg(
+            rank=pl.col("rank").min(),
+            similarity=pl.col("similarity").max(),
+            source=pl.col("source").unique(),
+        )
+        .sort("query_id", "rank", "similarity", "listing_id", descending=[False, False, True, False])
+        .with_columns(place=pl.int_range(pl.len(), dtype=pl.Int64).over("query_id"))
+    )
+    over = proposed.filter(pl.col("place") >= per_listing_cap)
+    pairs = (
+        proposed.with_columns(kept=pl.col("place") < per_listing_cap)
+        .select(
+            "kept",
+            "source",
+            left_id=pl.min_horizontal("query_id", "listing_id"),
+            right_id=pl.max_horizontal("query_id", "listing_id"),
+        )
+        .group_by("left_id", "right_id")
+        .agg(
+            kept=pl.col("kept").any(),
+            blocked_by=pl.col("source").explode().unique().sort(),
+        )
+    )
+    kept = pairs.filter("kept").select("left_id", "right_id", "blocked_by").sort("left_id", "right_id")
+    by_source = kept.select(source=pl.col("blocked_by").explode()).group_by("source").len().sort("source")
+    return Candidates(
+        pairs=kept.cast(dict(PAIRS)),
+        by_source=dict(by_source.iter_rows()),
+        skipped_keys=skipped,
+        capped_listings=over["query_id"].n_unique(),
+        capped_pairs=pairs.height - kept.height,
+    )

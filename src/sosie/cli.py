@@ -1,0 +1,156 @@
+"""The `sosie` command: every subcommand reads its arguments, calls one function of the product and shows the answer."""
+
+import getpass
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from sosie import __version__
+from sosie.errors import SosieError, TransientError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+    add_completion=False,
+    help="Find duplicate product listings, every hour, from what changed.",
+)
+out, err = Console(), Console(stderr=True)
+
+EXIT_TERMINAL, EXIT_TRANSIENT = 2, 75
+"""A fault to mend, and one to try again later (sysexits' EX_TEMPFAIL)."""
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    """Our own errors are one sentence and an exit status; anything else is a fault of ours and shows its trace."""
+    try:
+        yield
+    except SosieError as error:
+        err.print(f"[bold red]{type(error).__name__}[/]: ", end="")
+        err.print(str(error), markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(EXIT_TRANSIENT if isinstance(error, TransientError) else EXIT_TERMINAL) from None
+
+
+def _version(shown: bool) -> None:
+    if shown:
+        out.print(__version__, highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    from sosie import logs
+
+    logs.configure()
+
+
+Seed = Annotated[int, typer.Option(help="The same seed writes the same bytes.")]
+Products = Annotated[
+    Path | None, typer.Option(help="CSV of base products: id, title, category, colour, image, second_image.")
+]
+Images = Annotated[Path | None, typer.Option(help="Folder of their pictures.")]
+
+
+@app.command()
+def demo(
+    listings: Annotated[int, typer.Option(help="Listings of the small marketplace.")] = 1_200,
+    hours: Annotated[int, typer.Option(help="Hours to run.")] = 2,
+    seed: Seed = 7,
+    browser: Annotated[bool, typer.Option("--open", help="Open the report at the end.")] = False,
+) -> None:
+    """Generate a small marketplace, run it hour by hour through the real DAG, and print what was found."""
+    from sosie.airflow.demo import run_demo
+
+    with _errors():
+        run_demo(out, listings=listings, hours=hours, seed=seed, browser=browser)
+
+
+@app.command()
+def run(
+    landing: Annotated[
+        Path | None, typer.Option(help="Folder of landing files. Default: the `landing` setting.")
+    ] = None,
+    hour: Annotated[str | None, typer.Option(help="Logical hour in UTC, as in 2026-01-05T09. Default: now.")] = None,
+) -> None:
+    """One incremental run without Airflow: the same steps that the DAG calls."""
+    from sosie import alerts, pipeline
+    from sosie.report import summary
+
+    with _errors():
+        if landing is not None and not landing.is_dir():
+            raise typer.BadParameter(f"{landing} is no folder.", param_hint="--landing")
+        current = pipeline.Run.of(hour, landing=landing)
+        try:
+            pipeline.run_all(current)
+        except Exception as error:
+            failed = alerts.run_failed(current.id, error)
+            alerts.deliver(current.lake, [failed], settings=current.settings.alerts, run_id=current.id)
+            raise
+        out.print(
+            summary(pipeline.manifest(current), None, report=current.settings.reports / current.id / "index.html")
+        )
+
+
+@app.command()
+def simulate(
+    folder: Annotated[Path, typer.Argument(help="Where to write: landing/, truth.parquet, simulation.json.")],
+    products: Products = None,
+    images: Images = None,
+    listings: Annotated[int, typer.Option(help="Listings in the first hour.")] = 2_000,
+    hours: Annotated[int, typer.Option(help="Hourly feeds to write.")] = 2,
+    seed: Seed = 7,
+    pictures: Annotated[bool, typer.Option(help="Write pictures.")] = True,
+) -> None:
+    """Write a marketplace: listings with sellers' noise, hourly change feeds, and the truth."""
+    from sosie.simulate import Marketplace, write
+
+    with _errors():
+        marketplace = Marketplace(
+            products=products, images=images, listings=listings, hours=hours, seed=seed, with_pictures=pictures
+        )
+        out.print(write(folder, marketplace))
+
+
+@app.command()
+def evaluate(
+    dataset: Annotated[Path, typer.Argument(help="Folder or CSV: shopee, pricerunner, er pairs, or `sosie simulate`.")],
+    matcher: Annotated[str, typer.Option(help="sosie, tfidf or knn_threshold.")] = "sosie",
+    fit: Annotated[bool, typer.Option("--fit", help="Fit thresholds on the dataset's own training half.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON alone.")] = False,
+) -> None:
+    """Labelled listings in, precision, recall and F1 out: mean per row, pairwise and B-cubed."""
+    from sosie.evaluate import evaluate as measure
+    from sosie.evaluate import render
+
+    with _errors():
+        found = measure(dataset, matcher=matcher, fit=fit)
+        if as_json:
+            sys.stdout.write(json.dumps(found.as_dict(), indent=2) + "\n")
+        else:
+            out.print(render(found))
+
+
+@app.command()
+def judge(
+    one: Annotated[str, typer.Argument(help="A listing id.")],
+    other: Annotated[str, typer.Argument(help="Another.")],
+    verdict: Annotated[str, typer.Argument(help="same or different")],
+    who: Annotated[str, typer.Option(help="Who says so.")] = "",
+    note: Annotated[str | None, typer.Option(help="Why.")] = None,
+) -> None:
+    """Record that two listings are the same product, or are not. No model overrules it; the next run applies it."""
+    from sosie.judgements import judge as record
+    from sosie.lake import Lake
+    from sosie.settings import settings
+
+    with _errors():
+        left, right = record(Lake(settings().lake_uri), one, other, verdict, who or getpass.getuser(), note)
+        out.print(f"{left} and {right}: {verdict}. The next run applies it.", markup=False, highlight=False)

@@ -1,0 +1,233 @@
+"""Listings made ready once, so that many pairs of them can be compared in whole columns."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import polars as pl
+
+from sosie.decider.text_features import WORD_BITS, Compared, Quantities, Vocabulary, Weighted, _ngrams
+from sosie.decider.titles import Title, parse
+from sosie.errors import SchemaMismatch, UnknownListing
+from sosie.tables import FEED
+
+ATTRIBUTES = (
+    "seller_id",
+    "marketplace",
+    "brand",
+    "gtin",
+    "category",
+    "price",
+    "currency",
+    "image_hash",
+    "image_phash",
+)
+_BITS_SET = np.array([bin(value).count("1") for value in range(256)], dtype=np.uint8)
+
+
+class Prepared:
+    """Everything about single listings that pair features need; nothing of it depends on the other listings."""
+
+    def __init__(
+        self,
+        listings: pl.DataFrame,
+        text_vectors: pl.DataFrame | None,
+        image_vectors: pl.DataFrame | None,
+        vocabulary: Vocabulary,
+    ) -> None:
+        self.ids = listings["listing_id"]
+        self.rows = listings.select(
+            (pl.col(name) if name in listings.columns else pl.lit(None)).cast(dtype).alias(name)
+            for name, dtype in {**FEED, "image_hash": pl.String}.items()
+            if name in ATTRIBUTES
+        )
+        titles = listings["title"].cast(pl.String)
+        unique = titles.unique(maintain_order=True)
+        parsed = {title: parse(title) for title in unique}
+        self.titles: list[Title] = [parsed[title] for title in titles]
+        self.text = vectors_of(self.ids, text_vectors, "text")
+        self.image = vectors_of(self.ids, image_vectors, "image")
+        self._vocabulary = vocabulary
+
+    @cached_property
+    def words(self) -> Weighted:
+        return Weighted.of((set(title.words) for title in self.titles), self._vocabulary.word_idf, WORD_BITS)
+
+    @cached_property
+    def ngrams(self) -> Weighted:
+        idf = self._vocabulary.ngram_idf
+        return Weighted.of((_ngrams(title.text) for title in self.titles), idf, int(np.log2(len(idf))))
+
+    @cached_property
+    def numbers(self) -> Weighted:
+        return Weighted.of((title.numbers for title in self.titles), self._vocabulary.word_idf, WORD_BITS)
+
+    @cached_property
+    def codes(self) -> Weighted:
+        return Weighted.of((title.codes for title in self.titles), self._vocabulary.word_idf, WORD_BITS)
+
+    @cached_property
+    def editions(self) -> Weighted:
+        return Weighted.of((title.editions for title in self.titles), self._vocabulary.word_idf, WORD_BITS)
+
+    @cached_property
+    def quantities(self) -> Quantities:
+        return Quantities.of(self.titles)
+
+    @cached_property
+    def masks(self) -> dict[str, np.ndarray]:
+        """Bit masks of colours, sizes and audiences, uint32 `[listings]`."""
+        return {
+            name: np.array([getattr(title, name) for title in self.titles], dtype=np.uint32)
+            for name in ("colours", "sizes", "audience")
+        }
+
+    @cached_property
+    def texts(self) -> list[str]:
+        return [title.text for title in self.titles]
+
+    @cached_property
+    def codes_of(self) -> dict[str, np.ndarray]:
+        """Each attribute as numbers, equal where the value is equal after folding case and blanks; -1 where null."""
+        folded = {
+            name: self.rows[name].cast(pl.String).str.to_lowercase().str.strip_chars().replace("", None)
+            for name in ("seller_id", "marketplace", "brand", "category", "currency", "image_hash")
+        }
+        folded["gtin"] = self.rows["gtin"].str.replace_all(r"\D", "").str.strip_chars_start("0").replace("", None)
+        folded["first"] = pl.Series([title.words[0] if title.words else None for title in self.titles], dtype=pl.String)
+        folded["text"] = pl.Series([title.text or None for title in self.titles], dtype=pl.String)
+        return {name: column.rank("dense").cast(pl.Int64).fill_null(-1).to_numpy() for name, column in folded.items()}
+
+    @cached_property
+    def price(self) -> np.ndarray:
+        price = self.rows["price"].cast(pl.Float64).fill_null(np.nan).to_numpy()
+        return np.where(price > 0, price, np.nan)
+
+    @cached_property
+    def phash(self) -> tuple[np.ndarray, np.ndarray]:
+        """Perceptual hashes as 8 bytes `[listings, 8]`, and whether there is one of 64 bits."""
+        column = self.rows["image_phash"].str.to_lowercase()
+        good = column.str.contains(r"^[0-9a-f]{16}$").fill_null(False).to_numpy()
+        held = "".join(value if fine else "0" * 16 for value, fine in zip(column, good, strict=True))
+        return np.frombuffer(bytes.fromhex(held), dtype=np.uint8).reshape(-1, 8), good
+
+    def places(self, ids: pl.Series) -> np.ndarray:
+        """Row of each id. Raises `UnknownListing` naming one that is not here."""
+        known = pl.DataFrame({"id": self.ids, "row": np.arange(len(self.ids))})
+        rows = pl.DataFrame({"id": ids}).join(known, on="id", how="left", maintain_order="left")["row"]
+        if missing := rows.null_count():
+            example = ids.filter(rows.is_null())[0]
+            raise UnknownListing(
+                f"{missing} sides of pairs are not among the {len(self.ids)} listings given to the decider, "
+                f"{example} for one; pass the listings of both sides of every pair."
+            )
+        return rows.to_numpy()
+
+
+def vectors_of(ids: pl.Series, vectors: pl.DataFrame | None, modality: str) -> np.ndarray:
+    """Vectors `[listings, width]` float32 in the order of `ids`, a row of NaN where a listing has none.
+
+    `vectors` has listing_id and vector, one row a listing, all of one width.
+    """
+    if vectors is None or vectors.is_empty():
+        return np.full((len(ids), 1), np.nan, dtype=np.float32)
+    held = vectors.filter(pl.col("vector").is_not_null())
+    if held["listing_id"].n_unique() != held.height:
+        raise SchemaMismatch(f"{modality} vectors name a listing twice; pass the one of the current embedding version.")
+    width = held["vector"].list.len().unique() if held.schema["vector"] == pl.List else None
+    if width is not None and len(width) != 1:
+        raise SchemaMismatch(f"{modality} vectors have the widths {sorted(width)}; they must all have one.")
+    matrix = held["vector"].to_numpy() if width is None else held["vector"].explode().to_numpy().reshape(-1, width[0])
+    numbered = pl.DataFrame({"listing_id": held["listing_id"], "row": np.arange(held.height)})
+    rows = pl.DataFrame({"listing_id": ids}).join(numbered, on="listing_id", how="left", maintain_order="left")["row"]
+    found = rows.is_not_null().to_numpy()
+    aligned = np.full((len(ids), matrix.shape[1]), np.nan, dtype=np.float32)
+    aligned[found] = matrix[rows.drop_nulls().to_numpy()]
+    return aligned
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Pairs by the rows of their listings. What several features need is worked out once."""
+
+    listings: Prepared
+    left: np.ndarray
+    right: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.left)
+
+    def cosine(self, modality: str) -> np.ndarray:
+        """Inner product of the two vectors, NaN where one is missing."""
+        vectors: np.ndarray = getattr(self.listings, modality)
+        return np.einsum("ij,ij->i", vectors[self.left], vectors[self.right])
+
+    def missing(self, modality: str) -> np.ndarray:
+        """How many of the two listings have no vector."""
+        absent = np.isnan(getattr(self.listings, modality)[:, 0])
+        return (absent[self.left].astype(np.float32) + absent[self.right]).astype(np.float32)
+
+    @cached_property
+    def words(self) -> Compared:
+        return self.listings.words.compare(self.left, self.right)
+
+    @cached_property
+    def numbers(self) -> Compared:
+        return self.listings.numbers.compare(self.left, self.right)
+
+    @cached_property
+    def codes(self) -> Compared:
+        return self.listings.codes.compare(self.left, self.right)
+
+    @cached_property
+    def editions(self) -> Compared:
+        return self.listings.editions.compare(self.left, self.right)
+
+    @cached_property
+    def quantities(self) -> np.ndarray:
+        return self.listings.quantities.difference(self.left, self.right)
+
+    def masked(self, name: str) -> np.ndarray:
+        """1 some in common, -1 both name some and none in common, 0 one side names none."""
+        mask = self.listings.masks[name]
+        left, right = mask[self.left], mask[self.right]
+        both = (left > 0) & (right > 0)
+        return np.where(both, np.where(left & right, 1.0, -1.0), 0.0).astype(np.float32)
+
+    def equal(self, attribute: str) -> np.ndarray:
+        """1 equal, 0 different, NaN where a side is null."""
+        codes = self.listings.codes_of[attribute]
+        left, right = codes[self.left], codes[self.right]
+        return np.where((left < 0) | (right < 0), np.nan, left == right).astype(np.float32)
+
+    def fuzzy(self, scorer: Callable[..., float], scale: float = 1.0) -> np.ndarray:
+        """A rapidfuzz scorer over the normalised titles, divided by `scale`."""
+        from rapidfuzz import process
+
+        texts = self.listings.texts
+        scores = process.cpdist(
+            [texts[row] for row in self.left.tolist()],
+            [texts[row] for row in self.right.tolist()],
+            scorer=scorer,
+            dtype=np.float32,
+            workers=1,
+        )
+        return scores / np.float32(scale)
+
+    def phash_distance(self) -> np.ndarray:
+        """Bits in which the 64-bit perceptual hashes differ, NaN where a side has none."""
+        hashes, good = self.listings.phash
+        bits = _BITS_SET[hashes[self.left] ^ hashes[self.right]].sum(axis=1, dtype=np.float32)
+        return np.where(good[self.left] & good[self.right], bits, np.nan).astype(np.float32)
+
+    def price_ratio(self) -> np.ndarray:
+        """|log ratio| of the prices, NaN where one is missing or the currencies differ."""
+        price, currency = self.listings.price, self.listings.codes_of["currency"]
+        ratio = np.abs(np.log(price[self.left]) - np.log(price[self.right]))
+        return np.where(currency[self.left] == currency[self.right], ratio, np.nan).astype(np.float32)
+
+    def over(self, values: np.ndarray, smaller: bool) -> np.ndarray:
+        """The smaller or the larger of a number that each listing has."""
+        left, right = values[self.left], values[self.right]
+        return (np.minimum(left, right) if smaller else np.maximum(left, right)).astype(np.float32)

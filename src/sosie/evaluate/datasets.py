@@ -1,0 +1,151 @@
+"""Labelled listings from disk, in the shapes that `sosie evaluate` and the training scripts know."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+import polars as pl
+
+from sosie.errors import DatasetError
+from sosie.tables import FEED
+
+SHAPES = """\
+  shopee        a CSV with posting_id, title, label_group (and image, image_phash), or a folder that holds one
+  pricerunner   a CSV with product_id, product_title, cluster_id, or a folder that holds one
+  er-magellan   a folder with train.txt, valid.txt and test.txt: `COL … VAL …`, tab, `COL … VAL …`, tab, 0 or 1
+  simulate      what `sosie simulate` wrote: truth.parquet (or .csv) beside landing/"""
+
+UPDATED_AT = datetime(2000, 1, 1, tzinfo=UTC)
+"""Stands where a dataset has no time of its own."""
+
+PAIRS = pl.Schema({"left_id": pl.String, "right_id": pl.String, "label": pl.Boolean, "part": pl.String})
+TRUTH = pl.Schema({"listing_id": pl.String, "group": pl.String})
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Listings with the truth about them.
+
+    `listings` has the feed's columns, titles as they came. `truth` has one row a listing (listing_id, group); it is
+    empty where the truth is `pairs` (left_id, right_id, label, part of train/valid/test) instead.
+    Relative `image_uri` are relative to `root`.
+    """
+
+    name: str
+    shape: str
+    listings: pl.DataFrame
+    truth: pl.DataFrame
+    pairs: pl.DataFrame
+    root: Path
+
+    @property
+    def has_groups(self) -> bool:
+        return not self.truth.is_empty()
+
+
+def split_of(group: str) -> Literal["train", "test"]:
+    """The half that a group belongs to, for everything that is trained: a coin thrown by the digest of its id."""
+    return "train" if hashlib.sha256(group.encode()).digest()[0] % 2 == 0 else "test"
+
+
+def split(groups: pl.Series) -> pl.Series:
+    """`split_of` over a column."""
+    unique = groups.unique()
+    halves = pl.Series([split_of(group) for group in unique], dtype=pl.String)
+    return groups.replace_strict(unique, halves, return_dtype=pl.String)
+
+
+def load(path: Path) -> Dataset:
+    """Recognise the shape of `path` and read it. Raises `DatasetError` naming what was found and what can be read."""
+    from sosie.evaluate import er, simulated
+
+    path = path.expanduser()
+    if path.is_file():
+        return _checked(_table(path, path.parent.resolve().name, strict=True))
+    if not path.is_dir():
+        raise DatasetError(f"No dataset at {path}: there is no such file or folder. It can be:\n{SHAPES}")
+    if simulated.recognises(path):
+        return _checked(simulated.read(path))
+    if er.recognises(path):
+        return _checked(er.read(path))
+    tables = [
+        found for file in sorted(path.glob("*.csv")) if (found := _table(file, path.resolve().name, strict=False))
+    ]
+    if len(tables) == 1:
+        return _checked(tables[0])
+    entries = sorted(entry.name + "/" * entry.is_dir() for entry in path.iterdir())
+    found = ", ".join(entries[:10]) + (f" and {len(entries) - 10} more" if len(entries) > 10 else "")
+    what = "several labelled CSVs; give one of them by its own path" if tables else "nothing in a known shape"
+    raise DatasetError(f"{path} holds {what} (found: {found or 'an empty folder'}). It can be:\n{SHAPES}")
+
+
+def _table(file: Path, name: str, *, strict: bool) -> Dataset | None:
+    try:
+        columns = set(pl.read_csv(file, n_rows=0, infer_schema=False).columns)
+    except (pl.exceptions.PolarsError, UnicodeDecodeError, OSError) as error:
+        if not strict:
+            return None
+        raise DatasetError(f"{file} can't be read as CSV ({error}). It can be:\n{SHAPES}") from None
+    for needed, read in _TABLES:
+        if needed <= columns:
+            return read(file, name)
+    if not strict:
+        return None
+    raise DatasetError(f"{file} has the columns {', '.join(sorted(columns))}, which is no known shape:\n{SHAPES}")
+
+
+def _shopee(file: Path, name: str) -> Dataset:
+    rows = pl.read_csv(file, infer_schema=False)
+    optional = [column for column in ("image", "image_phash") if column in rows.columns]
+    # The pictures are published beside the table or in train_images/; without them the column would name nothing.
+    folder = next((folder for folder in ("images", "train_images") if (file.parent / folder).is_dir()), None)
+    listings = rows.select("title", *optional, listing_id="posting_id")
+    if "image" in optional:
+        uri = pl.lit(f"{folder}/") + pl.col("image") if folder else pl.lit(None, pl.String)
+        listings = listings.with_columns(image_uri=uri)
+    truth = rows.select(listing_id="posting_id", group="label_group")
+    return Dataset(name, "shopee", feed(listings), truth, pl.DataFrame(schema=PAIRS), file.parent.resolve())
+
+
+def _pricerunner(file: Path, name: str) -> Dataset:
+    rows = pl.read_csv(file, infer_schema=False)
+    renamed = {"listing_id": "product_id", "title": "product_title"}
+    renamed |= {
+        new: old for new, old in (("seller_id", "vendor_id"), ("category", "category_label")) if old in rows.columns
+    }
+    truth = rows.select(listing_id="product_id", group="cluster_id")
+    return Dataset(
+        name, "pricerunner", feed(rows.select(**{new: pl.col(old) for new, old in renamed.items()})), truth,
+        pl.DataFrame(schema=PAIRS), file.parent.resolve(),
+    )  # fmt: skip
+
+
+_TABLES: tuple[tuple[set[str], Callable[[Path, str], Dataset]], ...] = (
+    ({"posting_id", "title", "label_group"}, _shopee),
+    ({"product_id", "product_title", "cluster_id"}, _pricerunner),
+)
+
+
+def feed(rows: pl.DataFrame) -> pl.DataFrame:
+    """`rows` with every column of the feed, in its order and types; what is absent is null."""
+    fill = {"updated_at": pl.lit(UPDATED_AT), "is_deleted": pl.lit(False)}
+    return rows.select(
+        (pl.col(name) if name in rows.columns else fill.get(name, pl.lit(None))).cast(dtype).alias(name)
+        for name, dtype in FEED.items()
+    )
+
+
+def _checked(dataset: Dataset | None) -> Dataset:
+    if dataset is None or dataset.listings.is_empty():
+        raise DatasetError(f"Dataset {dataset.name if dataset else '?'} has no rows; there is nothing to score.")
+    ids = dataset.listings["listing_id"]
+    if ids.null_count() or ids.n_unique() != ids.len():
+        raise DatasetError(f"Dataset {dataset.name}: listing ids are missing or repeated; each row needs its own.")
+    if dataset.has_groups:
+        labelled = dataset.listings.select("listing_id").join(dataset.truth, on="listing_id", how="left")
+        if unlabelled := labelled["group"].null_count():
+            raise DatasetError(f"Dataset {dataset.name}: {unlabelled} of {ids.len()} rows have no true group.")
+    return dataset

@@ -1,0 +1,88 @@
+"""Feast's DuckDB offline store, with one embedding version a view.
+
+All versions of a modality lie in one Delta table, partitioned by `embedding_version`. Feast's `FileSource` knows no
+filter, so a view on the plain table would hand out the newest vector of *any* version. A source that carries the tag
+`embedding_version` is read here as that partition alone; every other source as Feast reads it.
+
+Feast loads this module by the name in `feature_store.yaml`; import it nowhere else, it costs seconds.
+"""
+
+from datetime import datetime
+from typing import Any, Literal
+
+from feast.data_source import DataSource  # noqa: TID253
+from feast.infra.offline_stores import duckdb as plain  # noqa: TID253
+from feast.infra.offline_stores.ibis import (  # noqa: TID253
+    get_historical_features_ibis,
+    pull_all_from_table_or_query_ibis,
+    pull_latest_from_table_or_query_ibis,
+)
+from feast.infra.offline_stores.offline_store import RetrievalJob  # noqa: TID253
+from feast.repo_config import RepoConfig  # noqa: TID253
+
+VERSION = "embedding_version"
+"""Tag of a source, and column of its table."""
+
+
+class VersionedDuckDBOfflineStoreConfig(plain.DuckDBOfflineStoreConfig):  # type: ignore[misc]
+    type: Literal["sosie.feast_offline.VersionedDuckDBOfflineStore"] = "sosie.feast_offline.VersionedDuckDBOfflineStore"
+
+
+class VersionedDuckDBOfflineStore(plain.DuckDBOfflineStore):  # type: ignore[misc]
+    """`DuckDBOfflineStore` whose three reads go through `_read`."""
+
+    @staticmethod
+    def get_historical_features(
+        config: RepoConfig, *args: Any, filter_by_created_timestamp: bool = False, **options: Any
+    ) -> RetrievalJob:
+        return get_historical_features_ibis(
+            config, *args, filter_by_created_timestamp=filter_by_created_timestamp, **options, **_ways(config)
+        )
+
+    @staticmethod
+    def pull_latest_from_table_or_query(
+        config: RepoConfig,
+        data_source: DataSource,
+        join_key_columns: list[str],
+        feature_name_columns: list[str],
+        timestamp_field: str,
+        created_timestamp_column: str | None,
+        start_date: datetime,
+        end_date: datetime,
+    ) -> RetrievalJob:
+        return pull_latest_from_table_or_query_ibis(
+            config, data_source, join_key_columns, feature_name_columns, timestamp_field, created_timestamp_column,
+            start_date, end_date, **_ways(config),
+        )  # fmt: skip
+
+    @staticmethod
+    def pull_all_from_table_or_query(
+        config: RepoConfig,
+        data_source: DataSource,
+        join_key_columns: list[str],
+        feature_name_columns: list[str],
+        timestamp_field: str,
+        created_timestamp_column: str | None = None,
+        start_date: datetime | None = None,
+        end_date: datetime | None = None,
+    ) -> RetrievalJob:
+        return pull_all_from_table_or_query_ibis(
+            config, data_source, join_key_columns, feature_name_columns, timestamp_field,
+            created_timestamp_column=created_timestamp_column, start_date=start_date, end_date=end_date,
+            **_ways(config),
+        )  # fmt: skip
+
+
+def _ways(config: RepoConfig) -> dict[str, Any]:
+    return {
+        "data_source_reader": _read,
+        "data_source_writer": plain._write_data_source,
+        "staging_location": config.offline_store.staging_location,
+        "staging_location_endpoint_override": config.offline_store.staging_location_endpoint_override,
+    }
+
+
+def _read(data_source: DataSource, repo_path: str) -> Any:
+    table = plain._read_data_source(data_source, repo_path)
+    version = data_source.tags.get(VERSION)
+    return table if version is None else table.filter(table[VERSION] == version)

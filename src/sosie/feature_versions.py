@@ -1,0 +1,61 @@
+"""Which embedding versions there are features of."""
+
+from dataclasses import dataclass
+
+from deltalake import DeltaTable
+from deltalake.exceptions import TableNotFoundError
+
+from sosie.artifacts import Artifact
+from sosie.lake import Lake
+from sosie.settings import Settings
+from sosie.tables import IMAGE_EMBEDDINGS, RUNS, TEXT_EMBEDDINGS, Table
+
+EMBEDDINGS = {"text": TEXT_EMBEDDINGS, "image": IMAGE_EMBEDDINGS}
+
+
+@dataclass(frozen=True)
+class Versions:
+    """Embedding versions that have a view, and the (text, image) pairs that have a feature service."""
+
+    text: tuple[str, ...]
+    image: tuple[str, ...]
+    pairs: tuple[tuple[str, str], ...]
+
+
+def versions(settings: Settings) -> Versions:
+    """Those of the models in use, of every vector in the lake, and of every pair that a finished run used.
+
+    So a consumer that is pinned to an old version keeps its view for as long as the lake keeps the vectors.
+    """
+    lake = Lake(settings.lake_uri)
+    live = {modality: _model_version(settings, modality) for modality in EMBEDDINGS}
+    known = {modality: _partitions(lake, table) for modality, table in EMBEDDINGS.items()}
+    for modality, version in live.items():
+        if version:
+            known[modality].add(version)
+    ran = lake.scan(RUNS).select("text_version", "image_version").unique().drop_nulls().collect().rows()
+    pairs = {(text, image) for text, image in [*ran, (live["text"], live["image"])] if text and image}
+    return Versions(
+        text=tuple(sorted(known["text"])),
+        image=tuple(sorted(known["image"])),
+        pairs=tuple(sorted(pair for pair in pairs if pair[0] in known["text"] and pair[1] in known["image"])),
+    )
+
+
+def view_name(modality: str, version: str) -> str:
+    return f"{modality}_embedding_{version}"
+
+
+def _model_version(settings: Settings, modality: str) -> str | None:
+    folder = settings.models / modality
+    if not folder.is_dir():
+        return None
+    return Artifact.load(folder, f"{modality}-encoder").version
+
+
+def _partitions(lake: Lake, table: Table) -> set[str]:
+    try:
+        held = DeltaTable(lake.path(table), storage_options=dict(lake.storage_options) or None)
+    except TableNotFoundError:
+        return set()
+    return {str(partition["embedding_version"]) for partition in held.partitions()}

@@ -1,0 +1,266 @@
+"""Features for others: history by point in time and by model version, and decisions in milliseconds, through Feast.
+
+The lake's Delta tables are the offline store; the pipeline appends to them. This module keeps Feast's registry and
+online store in step with them. Definitions are in `feature_repo/views.py`.
+"""
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import os
+import string
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import lru_cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import polars as pl
+from filelock import FileLock, Timeout
+
+from sosie.errors import ModelError, SchemaMismatch, SettingsError, StoreBusy
+from sosie.feature_versions import EMBEDDINGS, Versions, versions, view_name
+from sosie.lake import Lake
+from sosie.settings import Settings
+from sosie.tables import DECISIONS
+
+LOOKUP = "duplicate_lookup"
+_WRITE_BATCH = 5_000
+_LOCK_SECONDS = 300.0
+
+
+# The repo
+
+
+def store(settings: Settings) -> Any:
+    """The `feast.FeatureStore` of these settings; one a process, because it takes seconds to import and to open.
+
+    Raises `SettingsError` where feature_store.yaml names a variable that is not set.
+    """
+    return _store(str(settings.home), str(settings.feature_repo))
+
+
+@lru_cache(maxsize=4)
+def _store(home: str, repo: str) -> Any:
+    import yaml
+    from feast import FeatureStore, RepoConfig
+
+    path = Path(repo) / "feature_store.yaml"
+    try:
+        text = string.Template(path.read_text()).substitute({**os.environ, "SOSIE_HOME": home})
+    except FileNotFoundError:
+        raise SettingsError(f"No feature repo in {repo}: point SOSIE_FEATURE_REPO at a folder that has one.") from None
+    except KeyError as missing:
+        raise SettingsError(f"{path} names the variable {missing}, which is not set; set it.") from None
+    except ValueError as error:
+        raise SettingsError(f"{path} has a `$` that starts no variable ({error}); write it `$$`.") from None
+    _folder(Path(home)).mkdir(parents=True, exist_ok=True)
+    return FeatureStore(config=RepoConfig(**yaml.safe_load(text), repo_path=Path(repo)))
+
+
+def _folder(home: Path) -> Path:
+    return home / "feast"
+
+
+def apply(settings: Settings, *, force: bool = False) -> bool:
+    """Bring registry and online store in line with the definitions; returns whether there was anything to do.
+
+    Does nothing, and imports no Feast, where neither definitions nor versions changed since the last time.
+    """
+    known = versions(settings)
+    digest = _digest(settings, known)
+    record = _folder(settings.home) / "applied.json"
+    if not force and _recorded(record) == digest:
+        return False
+    lake = Lake(settings.lake_uri)
+    with _alone(settings):
+        lake.create([*EMBEDDINGS.values(), DECISIONS])
+        feast = store(settings)
+        wanted = _views(settings).build(lake, known)
+        names = {(type(one).__name__, one.name) for one in wanted}
+        surplus = [
+            one
+            for one in (*feast.list_feature_services(), *feast.list_feature_views(), *feast.list_data_sources())
+            if (type(one).__name__, one.name) not in names
+        ]
+        feast.apply(wanted, objects_to_delete=surplus, partial=False)
+        record.write_text(json.dumps({"digest": digest, **asdict(known)}, indent=2) + "\n")
+    return True
+
+
+def _recorded(record: Path) -> str | None:
+    try:
+        digest = json.loads(record.read_text())["digest"]
+    except (FileNotFoundError, json.JSONDecodeError, KeyError):
+        return None
+    return str(digest)
+
+
+def _digest(settings: Settings, known: Versions) -> str:
+    """Of everything that can change what is applied."""
+    hashed = hashlib.sha256(json.dumps(asdict(known), sort_keys=True).encode())
+    hashed.update(f"{settings.home} {settings.lake_uri} {importlib.metadata.version('feast')}".encode())
+    for path in sorted([*settings.feature_repo.glob("*.py"), *settings.feature_repo.glob("*.yaml")]):
+        hashed.update(path.read_bytes())
+    return hashed.hexdigest()
+
+
+def _views(settings: Settings) -> ModuleType:
+    path = settings.feature_repo / "views.py"
+    spec = importlib.util.spec_from_file_location("sosie_feature_views", path)
+    if spec is None or spec.loader is None:
+        raise SettingsError(f"{path} can't be read as a Python module.")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@contextmanager
+def _alone(settings: Settings) -> Iterator[None]:
+    """One writer at a time: what is there is read before it is replaced."""
+    path = _folder(settings.home) / "write.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(path, timeout=_LOCK_SECONDS):
+            yield
+    except Timeout:
+        raise StoreBusy(f"Another process has been writing features for {_LOCK_SECONDS:.0f} s ({path}).") from None
+
+
+# The online store
+
+
+def publish(settings: Settings, text: pl.DataFrame, image: pl.DataFrame, decisions: pl.DataFrame) -> dict[str, int]:
+    """Write rows of the tables `text_embeddings`, `image_embeddings` and `decisions` to the online store.
+
+    Returns, for each of the three, how many listings were written, were there already (`…_unchanged`), and lost to a
+    newer row (`…_late`). An older event never overwrites a newer one. Applies the definitions first where they changed.
+    Raises `SchemaMismatch`, `StoreBusy`, and `ModelError` for vectors of a version that has no view.
+    """
+    lake = Lake(settings.lake_uri)
+    apply(settings)
+    counts = dict.fromkeys(
+        (f"{name}{end}" for name in ("text", "image", "decisions") for end in ("", "_unchanged", "_late")), 0
+    )
+    with _alone(settings):
+        for modality, rows in (("text", text), ("image", image)):
+            for (version,), part in lake.checked(EMBEDDINGS[modality], rows).group_by("embedding_version"):
+                part = part.rename({"vector": f"{modality}_vector", "content_hash": f"{modality}_hash"})
+                _write(settings, view_name(modality, str(version)), part, counts, modality)
+        _write(settings, "decisions", lake.checked(DECISIONS, decisions), counts, "decisions")
+    return counts
+
+
+def _write(settings: Settings, view: str, rows: pl.DataFrame, counts: dict[str, int], name: str) -> None:
+    """Write the newest row of each listing that the online store doesn't hold yet, and count."""
+    if rows.is_empty():
+        return
+    feast = store(settings)
+    table = _view(feast, view)
+    columns = [one.name for one in table.features]
+    # A vector follows from its content and its view's version: comparing the hash is enough, and much cheaper.
+    compared = [one for one in columns if not one.endswith("_vector")]
+    newest = rows.sort("event_timestamp", "created_timestamp").unique("listing_id", keep="last", maintain_order=True)
+    for batch in newest.iter_slices(_WRITE_BATCH):
+        held = _held(feast, table, batch["listing_id"].to_list(), compared)
+        # Some online stores keep whole seconds only.
+        at = batch["event_timestamp"].dt.truncate("1s").to_list()
+        late = pl.Series([t is not None and now < t for now, (t, _) in zip(at, held, strict=True)], dtype=pl.Boolean)
+        same = pl.Series(
+            [
+                now == t and values == row
+                for now, (t, values), row in zip(at, held, batch.select(compared).rows(), strict=True)
+            ],
+            dtype=pl.Boolean,
+        )
+        fresh = batch.filter(~late & ~same)
+        counts[f"{name}_late"] += int(late.sum())
+        counts[f"{name}_unchanged"] += int(same.sum())
+        counts[name] += fresh.height
+        if not fresh.is_empty():
+            kept = fresh.select("listing_id", *columns, "event_timestamp", "created_timestamp")
+            feast.write_to_online_store(view, df=kept.to_pandas())
+
+
+def _held(feast: Any, table: Any, ids: list[str], columns: list[str]) -> list[tuple[Any, tuple[Any, ...]]]:
+    """Event time (whole seconds) and values that the online store holds for each id; (None, ()) where it has none."""
+    from feast.protos.feast.types.EntityKey_pb2 import EntityKey
+    from feast.protos.feast.types.Value_pb2 import Value
+
+    keys = [EntityKey(join_keys=["listing_id"], entity_values=[Value(string_val=one)]) for one in ids]
+    found = feast.provider.online_read(feast.config, table, keys, columns)
+    return [
+        (None, ()) if at is None else (at.replace(microsecond=0), tuple(_plain(values.get(one)) for one in columns))
+        for at, values in found
+    ]
+
+
+def _plain(value: Any) -> Any:
+    kind = None if value is None else value.WhichOneof("val")
+    return None if kind in (None, "null_val") else getattr(value, kind)
+
+
+def _view(feast: Any, name: str) -> Any:
+    from feast.errors import FeatureViewNotFoundException
+
+    try:
+        return feast.get_feature_view(name)
+    except FeatureViewNotFoundException:
+        known = ", ".join(sorted(one.name for one in feast.list_feature_views()))
+        raise ModelError(
+            f"There is no feature view {name}; valid are: {known}. Append the rows to the lake first, or point "
+            "SOSIE_MODELS at the models that made them."
+        ) from None
+
+
+def lookup(settings: Settings, listing_ids: Iterable[str]) -> pl.DataFrame:
+    """Is each of these listings a duplicate, and of which one?
+
+    One row an id, in their order: listing_id, is_duplicate, cluster_id, canonical_id, score; nulls where the online
+    store has no decision on it.
+    """
+    ids = list(listing_ids)
+    names = ("is_duplicate", "cluster_id", "canonical_id", "score")
+    schema = {name: DECISIONS.columns[name] for name in ("listing_id", *names)}
+    if not ids:
+        return pl.DataFrame(schema=schema)
+    answer = store(settings).get_online_features(
+        features=[f"decisions:{name}" for name in names], entity_rows={"listing_id": ids}
+    )
+    return pl.DataFrame(answer.to_dict(), schema_overrides=schema).select(*schema)
+
+
+# The offline store
+
+
+def history(settings: Settings, entities: pl.DataFrame, service: str, *, as_known_then: bool = False) -> pl.DataFrame:
+    """`entities` with the features of `service` as they were at each row's own time.
+
+    `entities` has listing_id, event_timestamp (UTC) and whatever else it is to keep; rows and their order stay. A row
+    gets the newest value with an event time not after its own, and nulls where there was none. With `as_known_then`,
+    values that were *written* later are left out too (backfills, late data). Raises `SettingsError` for an unknown
+    service, `SchemaMismatch` for entities without those columns.
+    """
+    from feast.errors import FeatureServiceNotFoundException
+
+    if missing := {"listing_id", "event_timestamp"} - set(entities.columns):
+        raise SchemaMismatch(f"Entities lack {', '.join(sorted(missing))}; they need listing_id and event_timestamp.")
+    if entities.is_empty():
+        raise SchemaMismatch("There are no entities to look up; give at least one row.")
+    feast = store(settings)
+    try:
+        wanted = feast.get_feature_service(service)
+    except FeatureServiceNotFoundException:
+        known = ", ".join(sorted(one.name for one in feast.list_feature_services()))
+        raise SettingsError(f"There is no feature service {service}; valid are: {known or 'none yet'}.") from None
+    asked = entities.with_columns(pl.col("event_timestamp").cast(DECISIONS.columns["event_timestamp"]))
+    answer = feast.get_historical_features(
+        entity_df=asked.with_row_index("row_of_entity").to_pandas(),
+        features=wanted,
+        filter_by_created_timestamp=as_known_then,
+    ).to_arrow()
+    found = pl.DataFrame(pl.from_arrow(answer)).sort("row_of_entity")
+    return asked.hstack(found.drop("row_of_entity", *entities.columns))

@@ -1,0 +1,310 @@
+"""Nearest neighbours of listings, by text or by picture, in Milvus.
+
+One collection per modality and embedding version, `listings_<modality>_<version>`, and one alias per modality,
+`listings_<modality>`, which searches and writes use. A listing without a picture has no row in the image collection: a
+null vector would become a zero vector and come back as a hit. The index holds nothing that the lake does not; it can
+always be loaded again from there.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import polars as pl
+from filelock import FileLock, Timeout
+
+from sosie import milvus_server
+from sosie.errors import IndexOutOfStep, SettingsError, StoreBusy
+from sosie.index_profiles import METRIC, PROFILES, index_params, profile_for
+from sosie.index_rows import BATCH, MAX_ID_BYTES, NEIGHBOURS, Vectors, as_matrix, batches, checked, neighbours
+from sosie.lake import Written
+from sosie.milvus_client import MilvusCalls, among
+from sosie.settings import Settings
+from sosie.tables import DIM
+
+Modality = Literal["text", "image"]
+_ID, _VECTOR = "listing_id", "vector"
+
+
+def collection_name(modality: Modality, version: str) -> str:
+    return f"{alias_name(modality)}_{version}"
+
+
+def alias_name(modality: Modality) -> str:
+    return f"listings_{modality}"
+
+
+@contextmanager
+def open_index(settings: Settings) -> Iterator["VectorIndex"]:
+    """The index of these settings, its server started where it is ours. Raises `IndexUnavailable`."""
+    with milvus_server.serve(settings) as uri:
+        # The embedded server loses acknowledged writes of concurrent writers: one writer at a time.
+        lock = None if settings.milvus_uri else milvus_server.folder(settings) / "write.lock"
+        with VectorIndex(
+            uri, token=settings.milvus_token, timeout=settings.milvus_timeout_seconds, write_lock=lock
+        ) as index:
+            yield index
+
+
+class VectorIndex:
+    """Vectors of listings in one Milvus. Close it, or use it as a context manager."""
+
+    def __init__(
+        self, uri: str, *, token: str | None = None, timeout: float = 30.0, write_lock: Path | None = None
+    ) -> None:
+        self._milvus = MilvusCalls(uri, token=token, timeout=timeout)
+        self._write_lock = write_lock
+        self._search_params: dict[str, dict[str, int]] = {}
+
+    def __enter__(self) -> "VectorIndex":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._milvus.close()
+
+    # Collections and aliases
+
+    def ensure(self, modality: Modality, version: str, *, profile: str = "exact") -> None:
+        """Make the collection of this version where it is missing, and the alias where there is none.
+
+        Raises `SettingsError` where the alias serves another version: only `promote` moves it.
+        """
+        serving = self.version(modality)
+        if serving not in (None, version):
+            raise SettingsError(
+                f"Alias {alias_name(modality)} serves embedding version {serving}; the {modality} model is of version "
+                f"{version}. Run `sosie rebuild` and `sosie promote`, or point SOSIE_MODELS at the models of {serving}."
+            )
+        self.create(modality, version, profile=profile)
+        if serving is None:
+            self.promote(modality, version)
+
+    def create(self, modality: Modality, version: str, *, profile: str = "exact") -> None:
+        """Make the collection of this version where it is missing; no search sees it before `promote`."""
+        from pymilvus import DataType, MilvusClient
+
+        name = collection_name(modality, version)
+        if self._milvus.call("has_collection", name):
+            return
+        schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
+        schema.add_field(_ID, DataType.VARCHAR, is_primary=True, max_length=MAX_ID_BYTES)
+        schema.add_field(_VECTOR, DataType.FLOAT_VECTOR, dim=DIM)
+        self._milvus.call(
+            "create_collection",
+            name,
+            schema=schema,
+            index_params=index_params(PROFILES[profile], _VECTOR),
+            consistency_level="Strong",
+        )
+
+    def promote(self, modality: Modality, version: str) -> str | None:
+        """Let the alias serve this version from now on, in one step; returns the version that it served before.
+
+        Raises `IndexOutOfStep` where there is no collection of this version.
+        """
+        name, before = collection_name(modality, version), self.version(modality)
+        if not self._milvus.call("has_collection", name):
+            raise IndexOutOfStep(f"There is no collection {name} to promote. Run `sosie rebuild` first.")
+        if before != version:
+            self._milvus.call("create_alias" if before is None else "alter_alias", name, alias_name(modality))
+        return before
+
+    def version(self, modality: Modality) -> str | None:
+        """The embedding version that searches use; none before the first `ensure`."""
+        try:
+            told = self._milvus.call("describe_alias", alias_name(modality))
+        except IndexOutOfStep:
+            return None
+        return str(told["collection_name"]).removeprefix(alias_name(modality) + "_")
+
+    def versions(self, modality: Modality) -> list[str]:
+        """All versions that have a collection, served or not, in order."""
+        prefix = alias_name(modality) + "_"
+        return sorted(
+            name.removeprefix(prefix) for name in self._milvus.call("list_collections") if name.startswith(prefix)
+        )
+
+    def drop(self, modality: Modality, version: str) -> None:
+        """Delete a collection. Raises `SettingsError` where the alias serves it: Milvus itself would not mind."""
+        name = collection_name(modality, version)
+        if self._milvus.call("list_aliases", name)["aliases"]:
+            raise SettingsError(f"Collection {name} is being served. Run `sosie promote` for another version first.")
+        self._milvus.call("drop_collection", name)
+        self._search_params.pop(name, None)
+
+    def reindex(self, modality: Modality, profile: str, *, version: str | None = None) -> None:
+        """Index the collection by another profile. It can't be searched meanwhile."""
+        name = self._name(modality, version)
+        self._milvus.call("release_collection", name)
+        self._milvus.call("drop_index", name, _VECTOR)
+        self._milvus.call("create_index", name, index_params(PROFILES[profile], _VECTOR))
+        self._milvus.call("load_collection", name)
+        self._search_params.pop(name, None)
+
+    # Writes
+
+    def upsert(
+        self, modality: Modality, ids: Sequence[str], vectors: Vectors, *, version: str | None = None
+    ) -> Written:
+        """Hold these unit vectors, shape (len(ids), 128), under these ids. Vectors that are there already are left.
+
+        Reads back what it wrote. Raises `SchemaMismatch` on rows that can't be held, `IndexOutOfStep` where Milvus
+        doesn't hold them afterwards, `IndexUnavailable`, `StoreBusy`.
+        """
+        ids, vectors = checked(ids, vectors)
+        name = self._name(modality, version)
+        with self._writing():
+            before, inserted, updated = self._count(name), 0, 0
+            for batch, wanted in batches(ids, vectors):
+                held = self._held(name, batch)
+                new = np.array([one not in held for one in batch])
+                differs = new | np.array([not _same(held.get(i), v) for i, v in zip(batch, wanted, strict=True)])
+                if not differs.any():
+                    continue
+                rows = [{_ID: batch[at], _VECTOR: wanted[at]} for at in np.flatnonzero(differs)]
+                self._milvus.call("upsert", name, rows)
+                inserted, updated = inserted + int(new.sum()), updated + int((differs & ~new).sum())
+            if inserted + updated:
+                self._verify_held(name, ids, vectors)
+                self._verify_count(name, before + inserted)
+        return Written(inserted=inserted, updated=updated, unchanged=len(ids) - inserted - updated)
+
+    def delete(self, modality: Modality, ids: Sequence[str], *, version: str | None = None) -> Written:
+        """Delete these ids; those that aren't there are fine. Raises as `upsert`."""
+        name, ids = self._name(modality, version), list(dict.fromkeys(ids))
+        with self._writing():
+            before, deleted, left = self._count(name), 0, 0
+            for start in range(0, len(ids), BATCH):
+                held = list(self._held(name, ids[start : start + BATCH], vectors=False))
+                if held:
+                    self._milvus.call("delete", name, filter=among(_ID, held))
+                    deleted, left = deleted + len(held), left + len(self._held(name, held, vectors=False))
+            if left:
+                raise IndexOutOfStep(f"{left} of {deleted} deleted listings are still in {name}. Run the step again.")
+            if deleted:
+                self._verify_count(name, before - deleted)
+        return Written(deleted=deleted, unchanged=len(ids) - deleted)
+
+    def rebuild_from(self, modality: Modality, version: str, rows: pl.DataFrame) -> Written:
+        """Make the collection of this version hold exactly `rows` (listing_id, vector), whatever it holds now.
+
+        The alias is left as it is. Raises as `upsert`.
+        """
+        self.create(modality, version, profile=profile_for(rows.height))
+        ids = rows["listing_id"].to_list()
+        surplus = set(self.ids(modality, version=version)) - set(ids)
+        deleted = self.delete(modality, sorted(surplus), version=version).deleted
+        written = self.upsert(modality, ids, as_matrix(rows["vector"]), version=version)
+        return Written(written.inserted, written.updated, written.unchanged, deleted)
+
+    # Reads
+
+    def count(self, modality: Modality, *, version: str | None = None) -> int:
+        """Rows held now (`num_entities` lags; this does not)."""
+        return self._count(self._name(modality, version))
+
+    def ids(self, modality: Modality, *, version: str | None = None) -> Iterator[str]:
+        """Every id held, in no order."""
+        pages = self._milvus.call(
+            "query_iterator", self._name(modality, version), batch_size=10 * BATCH, output_fields=[_ID]
+        )
+        try:
+            while page := pages.next():
+                yield from (row[_ID] for row in page)
+        finally:
+            pages.close()
+
+    def search(
+        self, modality: Modality, ids: Sequence[str], vectors: Vectors, k: int, *, min_similarity: float = -1.0
+    ) -> pl.DataFrame:
+        """The `k` nearest listings of each query vector, itself left out, as a neighbours frame.
+
+        `vectors` has shape (len(ids), 128); `ids` need not be held. Rows come by query, nearest first. Sees every write
+        that was acknowledged before it.
+        """
+        ids, vectors = checked(ids, vectors)
+        name, frames = self._name(modality, None), []
+        options = {"metric_type": METRIC, "params": self._params(name)}
+        for batch, queries in batches(ids, vectors):
+            found = self._milvus.call(
+                "search",
+                name,
+                data=list(queries),
+                limit=k + 1,  # one may be the query itself
+                anns_field=_VECTOR,
+                search_params=options,
+                output_fields=[_ID],
+                consistency_level="Strong",
+            )
+            frames.append(neighbours(batch, found, k, min_similarity))
+        return pl.concat(frames) if frames else pl.DataFrame(schema=NEIGHBOURS)
+
+    # Inner parts
+
+    def _name(self, modality: Modality, version: str | None) -> str:
+        return alias_name(modality) if version is None else collection_name(modality, version)
+
+    def _params(self, name: str) -> dict[str, int]:
+        """Search parameters of the index that the collection really has."""
+        if name not in self._search_params:
+            kind = self._milvus.call("describe_index", name, _VECTOR)["index_type"]
+            self._search_params[name] = next(
+                (profile.search for profile in PROFILES.values() if profile.index_type == kind), {}
+            )
+        return self._search_params[name]
+
+    def _writing(self) -> AbstractContextManager[object]:
+        if self._write_lock is None:
+            return nullcontext()
+        return _locked(self._write_lock, seconds=20 * self._milvus.timeout)
+
+    def _count(self, name: str) -> int:
+        rows = self._milvus.call("query", name, filter="", output_fields=["count(*)"], consistency_level="Strong")
+        return int(rows[0]["count(*)"])
+
+    def _held(self, name: str, ids: Sequence[str], *, vectors: bool = True) -> dict[str, Vectors]:
+        rows = self._milvus.call(
+            "query",
+            name,
+            filter=among(_ID, ids),
+            output_fields=[_ID, _VECTOR] if vectors else [_ID],
+            consistency_level="Strong",
+        )
+        return {row[_ID]: np.asarray(row.get(_VECTOR, ()), dtype=np.float32) for row in rows}
+
+    def _verify_held(self, name: str, ids: list[str], vectors: Vectors) -> None:
+        right = 0
+        for batch, wanted in batches(ids, vectors):
+            held = self._held(name, batch)
+            right += sum(_same(held.get(i), v) for i, v in zip(batch, wanted, strict=True))
+        if right != len(ids):
+            raise IndexOutOfStep(
+                f"{right} of {len(ids)} vectors are in {name}; the rest are not, or are others. Run the step again: "
+                "keys are stable, nothing doubles. If it stays so, run `sosie rebuild`."
+            )
+
+    def _verify_count(self, name: str, expected: int) -> None:
+        held = self._count(name)
+        if held != expected:
+            raise IndexOutOfStep(
+                f"{name} holds {held} vectors where {expected} were expected: somebody else is writing to it, or it "
+                "lost rows. Leave one writer, then run `sosie rebuild`."
+            )
+
+
+@contextmanager
+def _locked(path: Path, seconds: float) -> Iterator[None]:
+    try:
+        with FileLock(path, timeout=seconds):
+            yield
+    except Timeout:
+        raise StoreBusy(f"Another process has been writing to Milvus for {seconds:.0f} s ({path}).") from None
+
+
+def _same(held: Vectors | None, wanted: Vectors) -> bool:
+    return held is not None and np.array_equal(held, wanted)

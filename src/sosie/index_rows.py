@@ -1,0 +1,67 @@
+"""Rows on their way into the index and neighbours on their way out."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from sosie.errors import SchemaMismatch
+from sosie.tables import DIM
+
+Vectors = NDArray[np.float32]
+
+NEIGHBOURS = {"query_id": pl.String, "listing_id": pl.String, "similarity": pl.Float32}
+"""Columns of a neighbours frame; similarity is the cosine, in [-1, 1]."""
+
+BATCH = 1_000
+"""Rows or queries a call. The embedded server pays per call for the whole collection, so calls must be large."""
+
+MAX_ID_BYTES = 512
+
+
+def as_matrix(vectors: pl.Series) -> Vectors:
+    """A column of lists of 128 numbers as a matrix, shape (rows, 128)."""
+    flat = vectors.explode(empty_as_null=False).to_numpy() if len(vectors) else np.empty(0)
+    return np.ascontiguousarray(flat, dtype=np.float32).reshape(len(vectors), DIM)
+
+
+def checked(ids: Sequence[str], vectors: Vectors) -> tuple[list[str], Vectors]:
+    ids, vectors = list(ids), np.ascontiguousarray(vectors, dtype=np.float32)
+    if vectors.shape != (len(ids), DIM):
+        raise SchemaMismatch(f"{len(ids)} ids need vectors of shape ({len(ids)}, {DIM}); received {vectors.shape}.")
+    if len(set(ids)) != len(ids):
+        raise SchemaMismatch(f"{len(ids) - len(set(ids))} of {len(ids)} ids are given twice; give each once.")
+    if long := [one for one in ids if len(one.encode()) > MAX_ID_BYTES]:
+        raise SchemaMismatch(
+            f"{len(long)} ids are longer than {MAX_ID_BYTES} bytes; the first starts {long[0][:40]!r}."
+        )
+    # `not (… <= …)` so that NaN is refused as well.
+    wrong = ~(np.abs(np.linalg.norm(vectors, axis=1) - 1.0) <= 1e-3)
+    if wrong.any():
+        raise SchemaMismatch(
+            f"{int(wrong.sum())} of {len(ids)} vectors are not of unit length; the first is that of "
+            f"{ids[int(wrong.argmax())]!r}. Leave out listings that have no vector."
+        )
+    return ids, vectors
+
+
+def batches(ids: list[str], vectors: Vectors) -> Iterator[tuple[list[str], Vectors]]:
+    for start in range(0, len(ids), BATCH):
+        yield ids[start : start + BATCH], vectors[start : start + BATCH]
+
+
+def neighbours(queries: list[str], found: Any, k: int, min_similarity: float) -> pl.DataFrame:
+    hits = pl.DataFrame(
+        {
+            "query_id": queries,
+            "listing_id": pl.Series([list(each.ids) for each in found], dtype=pl.List(pl.String)),
+            "similarity": pl.Series([list(each.distances) for each in found], dtype=pl.List(pl.Float32)),
+        }
+    )
+    return (
+        hits.explode("listing_id", "similarity", empty_as_null=False)
+        .filter(pl.col("listing_id") != pl.col("query_id"), pl.col("similarity") >= min_similarity)
+        .filter(pl.int_range(pl.len()).over("query_id") < k)
+    )

@@ -1,0 +1,192 @@
+"""Bytes of one landing file → raw rows, or one clear sentence about what the bytes are instead."""
+
+import csv
+import gzip
+import io
+import zlib
+from dataclasses import dataclass
+
+import polars as pl
+
+from sosie.errors import BatchRejected
+from sosie.tables import FEED
+
+SURPLUS = "_surplus"
+"""Column of the fields that a CSV row has more than its header; there only where a row has some."""
+
+_PARQUET = b"PAR1"
+_LOOKS = (
+    (b"\x1f\x8b", "a gzip file"),
+    (b"PK\x03\x04", "a zip file or Excel workbook"),
+    (b"\xd0\xcf\x11\xe0", "an old Excel workbook"),
+    (b"ORC", "an ORC file"),
+    (b"Obj\x01", "an Avro file"),
+    (b"ARROW1", "an Arrow IPC file"),
+    (b"%PDF", "a PDF"),
+)
+_BOMS = ((b"\xff\xfe", "UTF-16"), (b"\xfe\xff", "UTF-16"))
+
+
+@dataclass(frozen=True)
+class Raw:
+    """Rows as they came. `faults`: what is wrong with each row's form, or null; None where nothing is in any."""
+
+    rows: pl.DataFrame
+    faults: pl.Series | None = None
+
+
+def parse(data: bytes, name: str) -> Raw:
+    """Rows of a Parquet, CSV or gzipped CSV file, told apart by `name`. Raises `BatchRejected`."""
+    if not data:
+        raise BatchRejected(f"{name} is empty (0 bytes); land the file again in full.")
+    if name.endswith(".parquet"):
+        return Raw(_parquet(data, name))
+    return _csv(_unzipped(data, name) if name.endswith(".gz") else data, name)
+
+
+def looks_like(data: bytes) -> str:
+    """What a file's first bytes say that it is, for a message."""
+    if data.startswith(_PARQUET):
+        return "a Parquet file"
+    for magic, words in _LOOKS:
+        if data.startswith(magic):
+            return words
+    head = data[:2048].lstrip(b"\xef\xbb\xbf \t\r\n")
+    if head[:5].lower() in (b"<html", b"<!doc"):
+        return "an HTML page (often a log-in or error page that was saved in the file's place)"
+    if head.startswith(b"<"):
+        return "XML"
+    if head[:1] in (b"{", b"["):
+        return "JSON"
+    try:
+        line = head.decode("utf-8", "strict" if len(data) <= len(head) else "ignore").splitlines()[0]
+    except (UnicodeDecodeError, IndexError):
+        return f"neither text nor a known format (first bytes {data[:8].hex(' ')})"
+    if not line.isprintable() and "\t" not in line:
+        return f"neither text nor a known format (first bytes {data[:8].hex(' ')})"
+    shown = line[:60] + ("…" if len(line) > 60 else "")
+    return f"CSV with the header {shown!r}" if _delimiter(line) in line else f"plain text that begins {shown!r}"
+
+
+def _parquet(data: bytes, name: str) -> pl.DataFrame:
+    if not data.startswith(_PARQUET):
+        raise BatchRejected(
+            f"{name} is no Parquet file though so named: it looks like {looks_like(data)}; "
+            "export it as Parquet, or give it the name of what it is."
+        )
+    if not data.endswith(_PARQUET) or len(data) < 12:
+        raise BatchRejected(
+            f"{name} is a truncated Parquet file: {len(data):,} bytes, and its closing mark is missing; "
+            "land the file again in full."
+        )
+    try:
+        rows = pl.read_parquet(io.BytesIO(data), hive_partitioning=False)
+    except (pl.exceptions.PolarsError, OSError, pl.exceptions.PanicException) as error:
+        cause = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise BatchRejected(f"{name} is a damaged Parquet file ({cause}); land the file again.") from error
+    if rows.is_empty():
+        raise BatchRejected(f"{name} is empty (0 rows); leave the file out when an hour has no news.")
+    return rows
+
+
+def _unzipped(data: bytes, name: str) -> bytes:
+    if not data.startswith(b"\x1f\x8b"):
+        raise BatchRejected(
+            f"{name} is no gzip file though so named: it looks like {looks_like(data)}; "
+            "compress it, or give it the name of what it is."
+        )
+    try:
+        return gzip.decompress(data)
+    except (EOFError, OSError, zlib.error) as error:
+        raise BatchRejected(
+            f"{name} is a truncated or damaged gzip file ({error}); land the file again in full."
+        ) from error
+
+
+def _csv(data: bytes, name: str) -> Raw:
+    text = _text(data, name)
+    header = text.lstrip("\r\n").split("\n", 1)[0]
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(header))
+    records: list[list[str]] = []
+    faults: list[str | None] = []
+    names: list[str] = []
+    surplus: list[list[str] | None] = []
+    before = 0
+    try:
+        for fields in reader:
+            line, before = before + 1, reader.line_num
+            if not fields:
+                continue
+            if not names:
+                names = _header(fields, name)
+                continue
+            fault = None
+            if len(fields) != len(names):
+                fault = f"row: {len(fields)} fields where the header names {len(names)} (line {line})"
+                if before > line and before >= text.count("\n"):
+                    raise BatchRejected(
+                        f"{name}: a quote that opens in line {line} is never closed, which "
+                        f"swallows all {before - line + 1:,} lines to the end of the file; "
+                        "close or double it and land the file again."
+                    )
+            records.append((fields + [""] * len(names))[: len(names)])
+            surplus.append(fields[len(names) :] or None)
+            faults.append(fault)
+    except csv.Error as error:
+        raise BatchRejected(
+            f"{name} can't be read as CSV near line {reader.line_num} ({error}); "
+            "mend the quotes there and land the file again."
+        ) from error
+    if not records:
+        raise BatchRejected(f"{name} is empty (0 rows under its header); leave the file out when an hour has no news.")
+    columns = {
+        column: pl.Series(column, [value or None for value in values], dtype=pl.String)
+        for column, values in zip(names, zip(*records, strict=True), strict=True)
+    }
+    if any(surplus):
+        columns[SURPLUS] = pl.Series(SURPLUS, surplus, dtype=pl.List(pl.String))
+    return Raw(pl.DataFrame(columns), pl.Series(faults, dtype=pl.String) if any(faults) else None)
+
+
+def _text(data: bytes, name: str) -> str:
+    for bom, encoding in _BOMS:
+        if data.startswith(bom):
+            raise BatchRejected(f"{name} is written in {encoding}; export it as UTF-8.")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        known = looks_like(data)
+        if not known.startswith(("CSV", "plain", "neither")):
+            raise BatchRejected(f"{name} is no CSV file though so named: it looks like {known}.") from error
+        line = data.count(b"\n", 0, error.start) + 1
+        raise BatchRejected(
+            f"{name} is not UTF-8: byte 0x{data[error.start]:02x} in line {line} can't be decoded; "
+            "export it as UTF-8 (for Windows text: `iconv -f cp1252 -t utf-8`)."
+        ) from error
+    known = looks_like(data)
+    if "\0" in text or not known.startswith(("CSV", "plain", "neither")):
+        raise BatchRejected(f"{name} is no CSV file though so named: it looks like {known}.")
+    if not text.strip():
+        raise BatchRejected(f"{name} is empty (only white space); land the file again in full.")
+    return text
+
+
+def _delimiter(header: str) -> str:
+    """The one of , ; tab | that splits the header into most columns that a feed has."""
+
+    def known(mark: str) -> tuple[int, int]:
+        parts = [part.strip(' "\r') for part in header.split(mark)]
+        return len(FEED.keys() & set(parts)), len(parts)
+
+    return max(",;\t|", key=known)
+
+
+def _header(fields: list[str], name: str) -> list[str]:
+    names = [field.strip() for field in fields]
+    twice = sorted({column for column in names if names.count(column) > 1})
+    if twice:
+        raise BatchRejected(
+            f"{name}: the header names {', '.join(repr(column) for column in twice)} more than once; "
+            "name each column once."
+        )
+    return names

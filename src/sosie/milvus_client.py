@@ -1,0 +1,110 @@
+"""Calls to Milvus that have a time-out each, are tried again where that can help, and fail with our own errors."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, stop_after_delay
+from tenacity.wait import wait_random_exponential
+
+from sosie.errors import IndexOutOfStep, IndexUnavailable, TerminalError
+
+_NOT_FOUND = 100
+_TRANSIENT_CODES = frozenset({1, 2, 3, 4, 5, 8})
+"""Not ready, unavailable, out of memory, too many requests, internal, rate limit (Milvus `pkg/util/merr`)."""
+
+_ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"})
+
+
+def among(field: str, values: Sequence[str]) -> str:
+    """The filter `field in [values]`, with every quote and backslash escaped.
+
+    pymilvus's own `ids=` puts ids between quotes as they are: an id that has a quote breaks the filter or changes it.
+    """
+    return f"{field} in [{','.join(chr(34) + value.translate(_ESCAPES) + chr(34) for value in values)}]"
+
+
+class MilvusCalls:
+    """A connection. `call("search", …)` is `MilvusClient.search(…)`. Close it, or use it as a context manager."""
+
+    def __init__(self, uri: str, *, token: str | None = None, timeout: float = 30.0) -> None:
+        """Connect. Raises `IndexUnavailable` where nothing answers at `uri` within `timeout` seconds."""
+        from pymilvus import MilvusClient
+
+        # Every error is raised to the caller; pymilvus would print it besides, with the whole filter. It configures its
+        # logger when it is imported, so this comes after.
+        logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
+        self.uri = uri
+        self.timeout = timeout
+        try:
+            self._client = MilvusClient(uri=uri, token=token or "", timeout=timeout, dedicated=True)
+        except Exception as error:
+            if not is_transient(error):
+                raise TerminalError(
+                    f"Milvus at {uri} refused the connection ({_short(error)}). Check SOSIE_MILVUS_URI and _TOKEN."
+                ) from error
+            raise IndexUnavailable(
+                f"No Milvus answers at {uri} ({_short(error)}). Start it, or correct SOSIE_MILVUS_URI; leave that "
+                "unset to use the embedded server."
+            ) from error
+
+    def __enter__(self) -> "MilvusCalls":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._client.close()
+
+    def call(self, method: str, *args: Any, **options: Any) -> Any:
+        """One call. Raises `IndexUnavailable` after the last try of one that could have gone well, `IndexOutOfStep`
+        where the collection or alias isn't there, `TerminalError` where Milvus refuses the request itself."""
+        again = Retrying(
+            retry=retry_if_exception(is_transient),
+            stop=stop_after_attempt(3) | stop_after_delay(2 * self.timeout),
+            wait=wait_random_exponential(multiplier=0.2, max=5),
+            retry_error_callback=self._gave_up,
+        )
+        try:
+            return again(getattr(self._client, method), *args, timeout=self.timeout, **options)
+        except Exception as error:
+            if isinstance(error, IndexUnavailable) or not _of_milvus(error):
+                raise
+            if getattr(error, "code", None) == _NOT_FOUND:
+                raise IndexOutOfStep(
+                    f"Milvus at {self.uri} doesn't have what {method} asked for ({_short(error)}). "
+                    "Run `sosie rebuild` to load it from the lake."
+                ) from error
+            raise TerminalError(f"Milvus at {self.uri} refused {method}: {_short(error)}.") from error
+
+    def _gave_up(self, state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        raise IndexUnavailable(
+            f"Milvus at {self.uri} failed {state.attempt_number} times at {getattr(state.fn, '__name__', 'a call')} "
+            f"({_short(error)}). Keys are stable: run the step again when it answers; nothing doubles."
+        ) from error
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether the same call may go well a moment later."""
+    import grpc  # type: ignore[import-untyped,unused-ignore]
+    from pymilvus.exceptions import ConnectError, MilvusException, MilvusUnavailableException
+
+    if isinstance(error, grpc.RpcError | grpc.FutureTimeoutError | ConnectError | MilvusUnavailableException):
+        return True
+    # Subclasses of MilvusException are the client's own refusals (wrong parameter, wrong schema, …).
+    plain = type(error) is MilvusException
+    return plain and (getattr(error, "retriable", False) or getattr(error, "code", None) in _TRANSIENT_CODES)
+
+
+def _of_milvus(error: BaseException) -> bool:
+    from pymilvus.exceptions import MilvusException
+
+    return isinstance(error, MilvusException)
+
+
+def _short(error: BaseException | None) -> str:
+    """The first line of what went wrong: filters of a thousand ids stand in the others."""
+    text = str(getattr(error, "message", "") or error).strip()
+    return (text.splitlines() or ["no reason given"])[0][:300]

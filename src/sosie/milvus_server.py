@@ -1,0 +1,242 @@
+"""The embedded Milvus: one `milvus-lite server` on loopback for all processes of one home, started when first needed.
+
+Milvus Lite opens its folder for one process only, so the folder is behind a server. Who uses it holds a file lock under
+`milvus/users/`; the operating system frees that lock even where the user dies by `kill -9`. The last user stops the
+server. A server whose users all died is found by the next one, and used again.
+"""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from uuid import uuid4
+
+import psutil  # type: ignore[import-untyped,unused-ignore]
+from filelock import FileLock, Timeout
+
+from sosie.errors import IndexUnavailable
+from sosie.settings import Settings
+
+HOST = "127.0.0.1"  # without --host it listens on every interface, and it has no login
+_STOP_SECONDS = 10.0
+_LOG_TAIL_LINES = 15
+
+
+@dataclass(frozen=True)
+class _Server:
+    """A server process. `born` tells it from a later process that was given the same pid."""
+
+    pid: int
+    born: float
+    port: int
+
+    def process(self) -> psutil.Process | None:
+        """The living process, or none where it has ended."""
+        try:
+            process = psutil.Process(self.pid)
+            if abs(process.create_time() - self.born) > 1.0 or process.status() == psutil.STATUS_ZOMBIE:
+                return None
+        except psutil.NoSuchProcess:
+            return None
+        return process
+
+
+@dataclass(frozen=True)
+class _Home:
+    """Files of the embedded server."""
+
+    folder: Path
+
+    @property
+    def data(self) -> Path:
+        return self.folder / "data"
+
+    @property
+    def users(self) -> Path:
+        return self.folder / "users"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "server.log"
+
+    @property
+    def record(self) -> Path:
+        return self.folder / "server.json"
+
+    def guard(self, seconds: float) -> FileLock:
+        """Held while a server is started, checked or stopped, never while it is used."""
+        return FileLock(self.folder / "server.lock", timeout=seconds)
+
+
+def folder(settings: Settings) -> Path:
+    """Where the embedded server keeps its data, log, record and locks."""
+    return settings.home / "milvus"
+
+
+@contextmanager
+def serve(settings: Settings) -> Iterator[str]:
+    """Yield the URI of a Milvus that answers: `settings.milvus_uri`, or else the embedded server's.
+
+    The embedded server is shared by all processes with the same `settings.home`; it is stopped when the last of them
+    leaves. Raises `IndexUnavailable` with the end of the server's log where it does not come up in time.
+    """
+    if settings.milvus_uri:
+        yield settings.milvus_uri
+        return
+    home = _Home(folder(settings))
+    home.users.mkdir(parents=True, exist_ok=True)
+    home.data.mkdir(parents=True, exist_ok=True)
+    seconds = max(settings.milvus_timeout_seconds, 1.0)
+    me = FileLock(home.users / f"{uuid4().hex}.lock")
+    try:
+        # Two start-ups may be ahead of us in the queue: one that fails, and its successor.
+        with home.guard(3 * (seconds + _STOP_SECONDS)):
+            server = _running(home) or _started(home, seconds)
+            me.acquire()
+    except Timeout:
+        raise IndexUnavailable(
+            f"Another process has been starting or stopping Milvus in {home.folder} for too long. "
+            f"See {home.log}; end that process and run the step again."
+        ) from None
+    try:
+        yield f"http://{HOST}:{server.port}"
+    finally:
+        _leave(home, me)
+
+
+def _leave(home: _Home, me: FileLock) -> None:
+    """Give up our place; the last one out stops the server."""
+    with home.guard(-1):
+        me.release()
+        Path(me.lock_file).unlink(missing_ok=True)
+        if not _used(home) and (server := _recorded(home)):
+            _stop(home, server)
+
+
+def _used(home: _Home) -> bool:
+    """Whether a living process holds a place. Places of dead ones are swept away."""
+    for path in home.users.glob("*.lock"):
+        lock = FileLock(path, timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            return True
+        path.unlink(missing_ok=True)
+        lock.release()
+    return False
+
+
+def _recorded(home: _Home) -> _Server | None:
+    try:
+        return _Server(**json.loads(home.record.read_text()))
+    except (FileNotFoundError, json.JSONDecodeError, TypeError):
+        return None
+
+
+def _running(home: _Home) -> _Server | None:
+    """The recorded server if it lives and answers. One that hangs is ended, unless somebody is using it."""
+    server = _recorded(home)
+    if server is None:
+        return None
+    process = server.process()
+    if process is None:
+        home.record.unlink(missing_ok=True)
+        return None
+    if _answers(server.port, seconds=5.0):
+        return server
+    if _used(home):
+        raise IndexUnavailable(
+            f"The Milvus server in {home.folder} (process {server.pid}, port {server.port}) does not answer, and other "
+            f"processes are using it. Wait for them or end them, then run the step again; its log is {home.log}."
+        )
+    _stop(home, server)
+    return None
+
+
+def _started(home: _Home, seconds: float) -> _Server:
+    """Start a server and wait until it answers; leave none behind where it does not."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port = probe.getsockname()[1]
+    binary = Path(sys.executable).with_name("milvus-lite")
+    command = [str(binary), "server", "--data-dir", str(home.data), "--port", str(port), "--host", HOST]
+    with home.log.open("wb") as log:
+        try:
+            # A session of its own: Ctrl-C in a terminal is for us, who then stop the server in order.
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            )
+        except OSError as error:
+            raise IndexUnavailable(
+                f"{binary} can't be started ({error}). Install milvus-lite, or point SOSIE_MILVUS_URI at a Milvus."
+            ) from error
+    server = None
+    try:
+        server = _Server(process.pid, psutil.Process(process.pid).create_time(), port)
+        home.record.write_text(json.dumps(asdict(server)))
+        if not _answers(port, seconds, while_alive=process):
+            code = process.poll()
+            fate = f"ended with code {code}" if code is not None else f"did not answer within {seconds:.0f} s"
+            raise IndexUnavailable(
+                f"The Milvus server in {home.folder} {fate}. Raise SOSIE_MILVUS_TIMEOUT_SECONDS if the machine is "
+                f"slow, or mend what its log says ({home.log}):\n{_tail(home.log)}"
+            )
+    except BaseException:
+        process.kill()
+        process.wait()
+        home.record.unlink(missing_ok=True)
+        raise
+    return server
+
+
+def _answers(port: int, seconds: float, while_alive: "subprocess.Popen[bytes] | None" = None) -> bool:
+    """Whether a gRPC server answers on `port` within `seconds`; gives up early where `while_alive` has ended."""
+    import grpc  # type: ignore[import-untyped,unused-ignore]
+
+    deadline = time.monotonic() + seconds
+    with grpc.insecure_channel(f"{HOST}:{port}", options=[("grpc.max_reconnect_backoff_ms", 500)]) as channel:
+        ready = grpc.channel_ready_future(channel)
+        while time.monotonic() < deadline:
+            if while_alive is not None and while_alive.poll() is not None:
+                break
+            try:
+                ready.result(timeout=0.2)
+            except grpc.FutureTimeoutError:
+                continue
+            return while_alive is None or while_alive.poll() is None
+        ready.cancel()
+    return False
+
+
+def _stop(home: _Home, server: _Server) -> None:
+    """End the server: an interrupt, upon which it closes its files; then SIGTERM; then SIGKILL.
+
+    Every acknowledged write is in its log on disk, so the harder ends lose nothing; they make the next start slower.
+    """
+    process = server.process()
+    if process is not None:
+        for end in (_interrupt, psutil.Process.terminate, psutil.Process.kill):
+            try:
+                end(process)
+                process.wait(_STOP_SECONDS)
+            except psutil.TimeoutExpired:
+                continue
+            except psutil.NoSuchProcess:
+                break
+            break
+    home.record.unlink(missing_ok=True)
+
+
+def _interrupt(process: psutil.Process) -> None:
+    process.send_signal(signal.SIGINT)
+
+
+def _tail(log: Path) -> str:
+    lines = log.read_text(errors="replace").splitlines()[-_LOG_TAIL_LINES:]
+    return "\n".join(lines) if lines else "(its log is empty)"

@@ -1,0 +1,120 @@
+"""The bytes of a picture, from wherever its URI points: a folder, `file://`, `http(s)://` or an object store.
+
+A feed is written by strangers. So a relative URI stays below the pictures' root, only known schemes are opened, and
+size and time are limited while reading.
+"""
+
+import posixpath
+import re
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import fsspec
+import fsspec.core
+
+from sosie.errors import TerminalError
+from sosie.settings import Validation
+
+SCHEMES = frozenset({"file", "http", "https", "s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "memory"})
+"""Where a picture may come from; every other fsspec protocol, and a chain of them, is refused."""
+
+_SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.\-]*)://")
+_CHUNK = 256 * 1024
+
+
+class PictureFault(TerminalError):
+    """A picture can't be used. `rule` is the machine's word for why."""
+
+    def __init__(self, rule: str, detail: str) -> None:
+        super().__init__(detail)
+        self.rule = rule
+        self.detail = detail
+
+
+def locate(uri: str, root: str) -> str:
+    """The full address of `uri`: a URL, or a local path. Relative ones lie under `root` (a folder or a URL).
+
+    Raises `PictureFault` where a relative one climbs out of `root`, or the scheme is none of `SCHEMES`.
+    """
+    if scheme := _SCHEME.match(uri):
+        if scheme[1].lower() not in SCHEMES or "::" in uri.split("?")[0]:
+            raise PictureFault(
+                "picture_unreachable", f"Scheme {scheme[1]!r} is not supported; it may be {', '.join(sorted(SCHEMES))}."
+            )
+        return uri
+    if "\0" in uri:
+        raise PictureFault("picture_missing", "The URI holds a NUL character.")
+    if Path(uri).is_absolute():
+        return uri
+    base = root if root.endswith("/") else root + "/"
+    # A server reads %2e%2e as .., a file system does not.
+    climbs = unquote(uri) if base.startswith(("http://", "https://")) else uri
+    if posixpath.normpath(climbs.replace("\\", "/")).split("/")[0] == "..":
+        raise PictureFault("picture_outside_root", f"{uri} leaves the pictures' root; give a path inside of it.")
+    return base + posixpath.normpath(uri)
+
+
+def fetch(uri: str, root: str, rules: Validation) -> bytes:
+    """The bytes at `uri`, at most `rules.max_picture_bytes` of them. Raises `PictureFault`."""
+    address = locate(uri, root)
+    limit = rules.max_picture_bytes
+    try:
+        if address.startswith(("http://", "https://")):
+            data = _download(address, limit, rules.picture_timeout_seconds)
+        else:
+            data = _read(address, limit)
+    except PictureFault:
+        raise
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        raise PictureFault("picture_missing", f"Nothing lies at {address}.") from None
+    except TimeoutError:
+        raise PictureFault(
+            "picture_unreachable", f"{address} gave no full answer within {rules.picture_timeout_seconds:g} s."
+        ) from None
+    except ImportError as error:
+        raise PictureFault(
+            "picture_unreachable", f"{address} needs a client that is not installed ({error}); add it, e.g. sosie[s3]."
+        ) from None
+    except Exception as error:  # each store's client has errors of its own, and none may stop the run
+        raise PictureFault(
+            "picture_unreachable", f"{address} can't be read: {type(error).__name__}: {error}"
+        ) from error
+    if not data:
+        raise PictureFault("picture_empty", f"{address} has no bytes.")
+    return data
+
+
+def _too_large(address: str, limit: int) -> PictureFault:
+    return PictureFault(
+        "picture_too_large", f"{address} has more than {limit:,} bytes (setting validation.max_picture_bytes)."
+    )
+
+
+def _read(address: str, limit: int) -> bytes:
+    """A local file or an object of a store: asked for its size first, then read whole."""
+    filesystem, path = fsspec.core.url_to_fs(address)
+    details = filesystem.info(path)
+    if details["type"] == "directory":
+        raise IsADirectoryError(address)
+    if (details.get("size") or 0) > limit:
+        raise _too_large(address, limit)
+    data: bytes = filesystem.cat_file(path)
+    return data
+
+
+def _download(address: str, limit: int, seconds: float) -> bytes:
+    """By HTTP, in one streamed request that is cut off where it takes too long or sends too much."""
+    import aiohttp
+
+    if not urlsplit(address).hostname:
+        raise PictureFault("picture_unreachable", f"{address} names no host.")
+    timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=min(seconds, 5.0))
+    filesystem = fsspec.filesystem("http", client_kwargs={"timeout": timeout})
+    data = bytearray()
+    # Any size given beforehand saves the HEAD request; block_size 0 asks for a stream.
+    with filesystem.open(address, block_size=0, size=limit) as stream:
+        while chunk := stream.read(_CHUNK):
+            data += chunk
+            if len(data) > limit:
+                raise _too_large(address, limit)
+    return bytes(data)

@@ -1,0 +1,47 @@
+"""One function a step of the hourly run. The DAG and the shell call the same ones, in this order.
+
+Every step takes a `Run`, can be run again, and gives the same tables. Data passes between steps through the lake (and
+its scratch space); only counts come back.
+"""
+
+from sosie import milvus_server
+from sosie.pipeline.cluster import cluster
+from sosie.pipeline.embed import Shard, embed, shards
+from sosie.pipeline.ingest import detect_changes, validate
+from sosie.pipeline.match import match, upsert_vectors
+from sosie.pipeline.publish import alert, alert_failure, manifest, publish_features, report
+from sosie.pipeline.run import Counts, Run
+
+__all__ = [
+    "Counts",
+    "Run",
+    "Shard",
+    "alert",
+    "alert_failure",
+    "cluster",
+    "detect_changes",
+    "embed",
+    "manifest",
+    "match",
+    "publish_features",
+    "report",
+    "run_all",
+    "shards",
+    "upsert_vectors",
+    "validate",
+]
+
+
+def run_all(run: Run) -> None:
+    """The whole hour in this process."""
+    with milvus_server.serve(run.settings):
+        validate(run)
+        detect_changes(run)
+        for part in shards(run):
+            embed(run, **part)
+        upsert_vectors(run)
+        match(run)
+        cluster(run)
+        publish_features(run)
+        report(run)
+        alert(run)

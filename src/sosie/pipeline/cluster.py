@@ -1,0 +1,111 @@
+"""Clusters brought in step with the pairs, only where something moved."""
+
+from datetime import UTC, datetime
+
+import polars as pl
+
+from sosie import clusters, judgements
+from sosie.lake import Written
+from sosie.lineage import KINDS, evolve
+from sosie.pipeline.ingest import changes
+from sosie.pipeline.match import both_in
+from sosie.pipeline.run import Run, Tally, step
+from sosie.tables import CLUSTER_EVENTS, CLUSTERS, DECISIONS, LISTINGS, PAIRS
+
+_SIDES = ["left_id", "right_id"]
+
+
+@step
+def cluster(run: Run, tally: Tally) -> None:
+    """Regroup every component that a changed listing, a changed pair or a new judgement touches."""
+    judged = judgements.active(run.lake)
+    held = run.lake.read(CLUSTERS)
+    edges = run.lake.read(PAIRS, columns=[*_SIDES, "score", "verdict"])
+    seeds = pl.concat([changes(run)["listing_id"], _unheeded(judged, held)]).unique()
+    affected = _component(seeds, edges, judged, held)
+
+    listings = run.lake.lookup(LISTINGS, "listing_id", affected).filter(~pl.col("is_deleted"))
+    living = listings.select("listing_id")
+    inside = both_in(edges, living)
+    grouping = clusters.resolve(
+        inside,
+        both_in(judged, living),
+        min_mean_link=run.settings.clusters.min_mean_link,
+        max_size=run.settings.clusters.max_size,
+        listings=living["listing_id"],
+    )
+    lineage = evolve(held.filter(pl.col("listing_id").is_in(affected.implode())), grouping.groups, listings, run.id)
+    # Events go first: a run that dies before the rows are written makes the same events again, under the same keys.
+    tally.written(
+        run.lake.append(CLUSTER_EVENTS, lineage.events, run_id=run.id),
+        run.lake.upsert(CLUSTERS, lineage.rows, run_id=run.id),
+        run.lake.delete(CLUSTERS, lineage.gone, run_id=run.id),
+        _decide(run, affected, lineage.rows, inside),
+    )
+    now = run.lake.scan(CLUSTERS)
+    told = run.lake.read(CLUSTER_EVENTS, pl.col("run_id") == run.id)
+    tally(
+        affected=len(affected),
+        clusters=now.select(pl.col("cluster_id").n_unique()).collect().item(),
+        duplicates=now.select((pl.col("listing_id") != pl.col("canonical_id")).sum()).collect().item(),
+        held_for_review=grouping.held.filter(pl.col("cause") != "judged_different").height,
+        **(dict.fromkeys(KINDS, 0) | dict(told.group_by("kind").len().iter_rows())),
+    )
+
+
+def _unheeded(judged: pl.DataFrame, held: pl.DataFrame) -> pl.Series:
+    """Listings of judgements that the clusters don't show yet."""
+    left, right = (
+        held.select(pl.col("listing_id").alias(side), pl.col("cluster_id").alias(f"{side}_cluster")) for side in _SIDES
+    )
+    placed = judged.join(left, on="left_id", how="left").join(right, on="right_id", how="left")
+    together = pl.col("left_id_cluster").eq(pl.col("right_id_cluster")).fill_null(False)
+    amiss = placed.filter(together != (pl.col("verdict") == "same"))
+    return pl.concat([amiss["left_id"], amiss["right_id"]])
+
+
+def _component(seeds: pl.Series, edges: pl.DataFrame, judged: pl.DataFrame, held: pl.DataFrame) -> pl.Series:
+    """All listings that hang together with the seeds: by matches, by judgements, or by a cluster they are in."""
+    links = pl.concat(
+        [
+            edges.filter(pl.col("verdict") == "match").select(_SIDES),
+            judged.select(_SIDES),
+            held.select(left_id="canonical_id", right_id="listing_id"),
+        ]
+    )
+    links = pl.concat([links, links.select(left_id="right_id", right_id="left_id")])
+    reached = frontier = seeds.to_frame("left_id").unique()
+    while not frontier.is_empty():
+        met = links.join(frontier, on="left_id", how="semi").select(left_id="right_id").unique()
+        frontier = met.join(reached, on="left_id", how="anti")
+        reached = pl.concat([reached, frontier])
+    return reached["left_id"].sort().alias("listing_id")
+
+
+def _decide(run: Run, affected: pl.Series, rows: pl.DataFrame, pairs: pl.DataFrame) -> Written:
+    """Append what the storefront will be told of each affected listing, where that is something new."""
+    ends = [pairs.select(listing_id=side, other=other, score="score") for side, other in (_SIDES, _SIDES[::-1])]
+    member = rows.select("listing_id", "cluster_id")
+    scores = (
+        pl.concat(ends)
+        .join(member, on="listing_id")
+        .join(member.rename({"listing_id": "other"}), on=["other", "cluster_id"])
+        .group_by("listing_id")
+        .agg(pl.col("score").max())
+    )
+    told = (
+        run.lake.lookup(DECISIONS, "listing_id", affected)
+        .sort("event_timestamp", "created_timestamp")
+        .unique("listing_id", keep="last")
+    )
+    said = ["listing_id", "is_duplicate", "cluster_id", "canonical_id", "score"]
+    now = (
+        affected.to_frame()
+        .join(rows.select("listing_id", "cluster_id", "canonical_id"), on="listing_id", how="left")
+        .join(scores, on="listing_id", how="left")
+        .with_columns(is_duplicate=(pl.col("canonical_id") != pl.col("listing_id")).fill_null(False))
+        .select(said)
+        .join(told.select(said), on=said, how="anti", nulls_equal=True)
+        .with_columns(event_timestamp=pl.lit(run.hour), created_timestamp=pl.lit(datetime.now(UTC)))
+    )
+    return run.lake.upsert(DECISIONS, now.select(*DECISIONS.columns), run_id=run.id)

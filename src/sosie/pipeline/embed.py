@@ -1,0 +1,141 @@
+"""Vectors for what changed: equal content once, known content never again."""
+
+import math
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Literal, TypedDict
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from sosie.artifacts import Artifact
+from sosie.lake import Lake
+from sosie.listings import clean_titles
+from sosie.pictures import Thumbnails
+from sosie.pipeline.ingest import changes
+from sosie.pipeline.run import Run, Tally, step
+from sosie.settings import Settings
+from sosie.tables import DIM, IMAGE_EMBEDDINGS, LISTINGS, TEXT_EMBEDDINGS, VECTOR, Table
+
+Modality = Literal["text", "image"]
+MODALITIES: tuple[Modality, ...] = ("text", "image")
+TABLE: dict[Modality, Table] = {"text": TEXT_EMBEDDINGS, "image": IMAGE_EMBEDDINGS}
+
+
+class Shard(TypedDict):
+    """One mapped piece of work: what `embed` is called with."""
+
+    modality: Modality
+    shard: int
+    shards: int
+
+
+def version(settings: Settings, modality: Modality) -> str:
+    """The embedding version that is written now. Raises `ModelError`."""
+    return Artifact.load(settings.models / modality, f"{modality}-encoder").version
+
+
+def shards(run: Run) -> list[Shard]:
+    """How to part the run's embedding: none where nothing needs a vector, else by content hash, evenly sized."""
+    needed = changes(run)
+    plan: list[Shard] = []
+    for modality in MODALITIES:
+        unique = needed[f"{modality}_hash"].drop_nulls().n_unique()
+        count = min(run.settings.embedding.max_shards, math.ceil(unique / run.settings.embedding.shard_size))
+        plan += [Shard(modality=modality, shard=shard, shards=count) for shard in range(count)]
+    return plan
+
+
+@step
+def embed(run: Run, tally: Tally, *, modality: Modality, shard: int, shards: int) -> None:
+    """Embed the shard's new contents of one modality and append a row for each listing that has them."""
+    settings, hash_ = run.settings, f"{modality}_hash"
+    in_shard = pl.col(hash_).str.slice(0, 8).str.to_integer(base=16, dtype=pl.Int64) % shards == shard
+    wanted = changes(run).filter(pl.col(hash_).is_not_null()).filter(in_shard)
+    listings = run.lake.lookup(LISTINGS, "listing_id", wanted["listing_id"])
+    # A later hour may have moved a listing on; its vector is then that hour's work.
+    listings = listings.join(wanted.select("listing_id", hash_), on=["listing_id", hash_]).filter(~pl.col("is_deleted"))
+    contents = listings.unique(hash_).sort(hash_)
+
+    stamp = version(settings, modality)
+    known = vectors_of(run.lake, modality, stamp, "content_hash", contents[hash_]).unique("content_hash")
+    missing = contents.join(known, left_on=hash_, right_on="content_hash", how="anti")
+    pieces = [known.select("content_hash", "vector")]
+    if not missing.is_empty():
+        encoded = pl.Series("vector", _encode(settings, modality, missing)).cast(VECTOR)
+        pieces.append(pl.DataFrame({"content_hash": missing[hash_], "vector": encoded}))
+    rows = (
+        listings.select("listing_id", content_hash=hash_, event_timestamp="updated_at")
+        .join(pl.concat(pieces), on="content_hash")
+        .with_columns(embedding_version=pl.lit(stamp), created_timestamp=pl.lit(datetime.now(UTC)))
+    )
+    # A listing whose newest row already tells this content is up to date, whatever time its feed gave it since.
+    told = latest(run.lake, modality, stamp, rows["listing_id"]).select("listing_id", "content_hash")
+    rows = rows.join(told, on=["listing_id", "content_hash"], how="anti").select(*TABLE[modality].columns)
+    tally.written(run.lake.append(TABLE[modality], rows, run_id=run.id))
+    tally(
+        **{
+            f"{modality}_needed": contents.height,
+            f"{modality}_computed": missing.height,
+            f"{modality}_cached": contents.height - missing.height,
+        }
+    )
+
+
+def _encode(settings: Settings, modality: Modality, contents: pl.DataFrame) -> npt.NDArray[np.float32]:
+    if modality == "text":
+        from sosie.embedding.text import TextEncoder
+
+        titles = contents.select(clean_titles(pl.col("title")))["title"].to_list()
+        text = TextEncoder.load(settings.models / "text", threads=settings.embedding.threads)
+        return text.encode(titles, settings.embedding.batch_size)
+
+    from sosie.embedding.image import ImageEncoder
+
+    thumbnails = Thumbnails(f"{settings.lake_uri.rstrip('/')}/pictures")
+    image = ImageEncoder.load(settings.models / "image", threads=settings.embedding.threads)
+    hashes: Sequence[str] = contents["image_hash"].to_list()
+    batch = settings.embedding.batch_size
+    parts = [
+        image.encode([thumbnails.get(hash_) for hash_ in some], batch)
+        for some in batched(hashes, batch * 32)  # bounds the thumbnails in memory
+    ]
+    return np.concatenate(parts)
+
+
+def batched(values: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+    for start in range(0, len(values), size):
+        yield values[start : start + size]
+
+
+def vectors_of(lake: Lake, modality: Modality, stamp: str, column: str, values: pl.Series) -> pl.DataFrame:
+    """Rows of the modality's table under one version, whose `column` is among `values`."""
+    return lake.lookup(TABLE[modality], column, values).filter(pl.col("embedding_version") == stamp)
+
+
+def latest(lake: Lake, modality: Modality, stamp: str, listing_ids: pl.Series) -> pl.DataFrame:
+    """The newest row of each listing under one version."""
+    return (
+        vectors_of(lake, modality, stamp, "listing_id", listing_ids)
+        .sort("event_timestamp", "created_timestamp")
+        .unique("listing_id", keep="last", maintain_order=True)
+    )
+
+
+def current(lake: Lake, modality: Modality, stamp: str, listings: pl.DataFrame) -> pl.DataFrame:
+    """listing_id, vector of those among `listings` that live and have the modality, by the content they have now."""
+    hash_ = f"{modality}_hash"
+    live = listings.filter(~pl.col("is_deleted"), pl.col(hash_).is_not_null()).select("listing_id", hash_)
+    held = vectors_of(lake, modality, stamp, "listing_id", live["listing_id"])
+    return (
+        live.join(held, left_on=["listing_id", hash_], right_on=["listing_id", "content_hash"])
+        .unique("listing_id")
+        .select("listing_id", "vector")
+        .sort("listing_id")
+    )
+
+
+def matrix(vectors: pl.DataFrame) -> npt.NDArray[np.float32]:
+    """Vectors of a frame as [n, 128] float32."""
+    return vectors["vector"].cast(pl.Array(pl.Float32, DIM)).to_numpy()

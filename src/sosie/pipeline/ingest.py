@@ -1,0 +1,125 @@
+"""The first two steps: what came in, and what it changes."""
+
+from datetime import UTC, datetime
+
+import polars as pl
+
+from sosie import landing, pictures
+from sosie.listings import IGNORED, KINDS, detect
+from sosie.pipeline.run import Run, Tally, log, step
+from sosie.tables import CHANGES, FEED, LISTINGS, QUARANTINE, RUNS
+
+
+@step
+def validate(run: Run, tally: Tally) -> None:
+    """Read the hour's files, look at their pictures, and part good rows from bad.
+
+    Raises `BatchRejected` where the batch as a whole can't be trusted; then no table was changed.
+    """
+    from sosie.validation import validate as check
+
+    history = run.lake.read(RUNS, pl.col("run_id") != run.id, columns=["run_id", "files"])
+    taken = {
+        f"{file['sha256']}:{file['path']}": row["run_id"]
+        for row in history.iter_rows(named=True)
+        for file in row["files"]
+    }
+    files = landing.files(run.settings.landing, run.id, taken)
+    if not files:
+        log.warning("no landing file for this hour", landing=str(run.settings.landing))
+    frames = [landing.read(run.settings.landing, file) for file in files]
+    rows = pl.concat(frames) if frames else landing.empty()
+    rows = _with_pictures(run, rows)
+
+    trailing = (
+        history.filter(pl.col("run_id") < run.id)
+        .sort("run_id")
+        .tail(run.settings.validation.median_over_runs)["files"]
+        .list.eval(pl.element().struct.field("rows").sum())
+        .list.first()
+        .drop_nulls()
+        .to_list()
+    )
+    checked = check(
+        rows,
+        rules=run.settings.validation,
+        trailing_row_counts=trailing,
+        now=datetime.now(UTC),
+        docs=run.settings.reports / run.id / "data_docs",
+    )
+    quarantined = checked.quarantined.with_columns(run_id=pl.lit(run.id), replayed_run=pl.lit(None, dtype=pl.String))
+    run.staging.put("accepted", checked.accepted)
+    tally.written(run.lake.upsert(QUARANTINE, quarantined.select(*QUARANTINE.columns), run_id=run.id))
+    tally.extra["files"] = [
+        {"path": file.path, "sha256": file.sha256, "bytes": file.bytes, "rows": frame.height}
+        for file, frame in zip(files, frames, strict=True)
+    ]
+    tally(
+        files=len(files),
+        rows_read=rows.height,
+        rows_accepted=checked.accepted.height,
+        rows_quarantined=rows.height - checked.accepted.height,
+        pictures_refused=rows.filter(pl.col("picture_fault_rule").is_not_null()).height,
+    )
+
+
+def _with_pictures(run: Run, rows: pl.DataFrame) -> pl.DataFrame:
+    """Add image_hash, image_phash and picture faults. A row that says nothing newer of its picture is not looked at."""
+    held = run.lake.lookup(
+        LISTINGS,
+        "listing_id",
+        rows["listing_id"].drop_nulls(),
+        columns=["listing_id", "image_uri", "updated_at", "image_hash", "image_phash"],
+    ).with_columns(known=pl.lit(True))
+    rows = rows.join(
+        held, on=["listing_id", "image_uri", "updated_at"], how="left", suffix="_held", maintain_order="left"
+    )
+    wanted = pl.col("image_uri").is_not_null() & pl.col("known").is_null() & ~pl.col("is_deleted")
+    uris = rows.select(pl.when(wanted).then("image_uri"))["image_uri"].to_list()
+    seen = pictures.inspect(
+        uris,
+        root=run.settings.pictures_root,
+        thumbnails=pictures.Thumbnails(f"{run.settings.lake_uri.rstrip('/')}/pictures"),
+        rules=run.settings.validation,
+    )
+    looked = pl.DataFrame(
+        {
+            "new_hash": [one.image_hash for one in seen],
+            "new_phash": [one.image_phash for one in seen],
+            "picture_fault_rule": [one.fault_rule for one in seen],
+            "picture_fault_detail": [one.fault_detail for one in seen],
+        },
+        schema=dict.fromkeys(("new_hash", "new_phash", "picture_fault_rule", "picture_fault_detail"), pl.String),
+    )
+    return pl.concat([rows, looked], how="horizontal").select(
+        pl.exclude("new_hash", "new_phash", "known", "image_hash", "image_phash", "image_phash_held"),
+        image_hash=pl.coalesce("new_hash", "image_hash"),
+        image_phash=pl.coalesce("new_phash", "image_phash_held", "image_phash"),
+    )
+
+
+@step
+def detect_changes(run: Run, tally: Tally) -> None:
+    """Tell new, changed, deleted, unchanged and late rows apart, and store what the catalogue now is.
+
+    The change set is written before the listings, and only ever added to: a run that died in between, or is run again,
+    finds the same work to do.
+    """
+    accepted = run.staging.get("accepted")
+    held = run.lake.lookup(LISTINGS, "listing_id", accepted["listing_id"])
+    detected = detect(accepted.select(*FEED, "image_hash"), held, run.id)
+    tally.written(
+        run.lake.upsert(CHANGES, detected.changes, run_id=run.id),
+        run.lake.upsert(LISTINGS, detected.listings, run_id=run.id),
+    )
+    recorded = changes(run)
+    counts = dict.fromkeys(KINDS, 0) | dict(recorded.group_by("kind").len().iter_rows())
+    ignored = {name: detected.counts[name] for name in IGNORED}
+    # Rows that an earlier try of this hour has stored look unchanged now; they were not.
+    ignored["unchanged"] = accepted.height - sum(counts.values()) - ignored["stale"] - ignored["superseded"]
+    tally(**counts, **ignored)
+
+
+def changes(run: Run) -> pl.DataFrame:
+    """The run's change set, as tables.CHANGES."""
+    return run.lake.read(CHANGES, pl.col("run_id") == run.id).sort("listing_id")

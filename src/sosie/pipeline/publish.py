@@ -1,0 +1,110 @@
+"""The end of the hour: features to the storefront, a manifest and a page for people, alerts for whoever must act."""
+
+from collections import defaultdict
+from datetime import datetime, timedelta
+from typing import Any
+
+import polars as pl
+
+from sosie import alerts
+from sosie.artifacts import Artifact
+from sosie.lake import Lake
+from sosie.pictures import Thumbnails
+from sosie.pipeline.embed import MODALITIES, latest, version
+from sosie.pipeline.ingest import changes
+from sosie.pipeline.run import Counts, Run, Tally, step
+from sosie.settings import Settings
+from sosie.tables import DECISIONS, PAIRS, RUNS
+
+
+@step
+def publish_features(run: Run, tally: Tally) -> None:
+    """Write what is new this hour to the online store: embeddings that changed, decisions that changed."""
+    from sosie import features
+
+    moved = changes(run)
+    text, image = (
+        latest(run.lake, modality, version(run.settings, modality), moved.drop_nulls(f"{modality}_hash")["listing_id"])
+        for modality in MODALITIES
+    )
+    decisions = run.lake.read(DECISIONS, pl.col("event_timestamp") == run.hour)
+    published = features.publish(run.settings, text, image, decisions)
+    tally.wrote += published.pop("written", 0)
+    tally(**published)
+
+
+@step
+def report(run: Run, tally: Tally) -> None:
+    """Put the steps' records together as the run's manifest, and write its page."""
+    from sosie import report as page
+
+    made = manifest(run)
+    tally.written(run.lake.upsert(RUNS, pl.DataFrame([_row(made)], schema=RUNS.schema), run_id=run.id))
+    page.write(
+        run.settings.reports,
+        page.gather(
+            run.lake,
+            run.id,
+            made,
+            pictures=Thumbnails(f"{run.settings.lake_uri.rstrip('/')}/pictures").find,
+            example_pairs=run.settings.report.example_pairs,
+            data_docs="data_docs/index.html" if (run.settings.reports / run.id / "data_docs").is_dir() else None,
+        ),
+    )
+    tally(pages=1)
+
+
+@step
+def alert(run: Run, tally: Tally) -> None:
+    """Send what follows from the manifest, and what earlier runs could not deliver."""
+    waiting = run.lake.scan(PAIRS).filter(pl.col("verdict") == "review").select(pl.len()).collect().item()
+    found = alerts.rules(manifest(run), run.settings, review_queue=waiting)
+    tally(**alerts.deliver(run.lake, found, settings=run.settings.alerts, run_id=run.id))
+
+
+def alert_failure(settings: Settings, *, run_id: str, dag_id: str, task_id: str, message: str, log_url: str) -> Counts:
+    """Tell people that a run stopped. Called where no run could go on, so it needs nothing but the lake's alerts."""
+    where = ".".join(filter(None, (dag_id, task_id)))
+    text = "\n".join(filter(None, (message, "Every step can be run twice and gives the same tables.", log_url)))
+    failed = alerts.Alert(f"run_failed:{run_id}:{where}", "critical", f"{where} failed · hour {run_id}", text)
+    return alerts.deliver(Lake(settings.lake_uri), [failed], settings=settings.alerts, run_id=run_id)
+
+
+_MEASURED_BEFORE = ("report", "alert")
+"""Steps that read the manifest, and so can't be in it."""
+
+
+def manifest(run: Run) -> dict[str, Any]:
+    """What the run did: files, versions, and for each step its seconds, peak memory and counts, shards added up."""
+    records = [record for record in run.staging.records() if record["step"] not in _MEASURED_BEFORE]
+    steps: dict[str, dict[str, Any]] = {}
+    for record in records:
+        own = steps.setdefault(
+            record["step"], {"name": record["step"], "seconds": 0.0, "peak_memory_bytes": 0, "counts": defaultdict(int)}
+        )
+        own["seconds"] += record["seconds"]
+        own["peak_memory_bytes"] = max(own["peak_memory_bytes"], record["peak_memory_bytes"])
+        for name, value in record["counts"].items():
+            own["counts"][name] += value
+    began = [(datetime.fromisoformat(record["started_at"]), record["seconds"]) for record in records]
+    started = min(start for start, _ in began)
+    finished = max(start + timedelta(seconds=seconds) for start, seconds in began)
+    return {
+        "run_id": run.id,
+        "state": "succeeded",
+        "started_at": started,
+        "finished_at": finished,
+        "seconds": (finished - started).total_seconds(),
+        "files": [file for record in records for file in record.get("files", ())],
+        "steps": [{**own, "counts": dict(own["counts"])} for own in steps.values()],
+        **{f"{modality}_version": version(run.settings, modality) for modality in MODALITIES},
+        "decider_version": Artifact.load(run.settings.models / "decider", "decider").version,
+    }
+
+
+def _row(made: dict[str, Any]) -> dict[str, Any]:
+    steps = [
+        {**own, "counts": [{"name": name, "value": value} for name, value in own["counts"].items()]}
+        for own in made["steps"]
+    ]
+    return {**made, "steps": steps}

@@ -1,0 +1,173 @@
+"""One hourly run: its id, its stores, its scratch space, and the record that each step leaves."""
+
+import json
+import posixpath
+import re
+import resource
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property, wraps
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec
+
+import fsspec
+import polars as pl
+import structlog
+
+from sosie.errors import TerminalError
+from sosie.lake import Lake, Written
+from sosie.settings import Settings
+from sosie.settings import settings as current_settings
+
+log = structlog.get_logger("sosie")
+
+HOUR = "%Y-%m-%dT%H"
+_HOUR = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}")
+
+Counts = dict[str, int]
+P = ParamSpec("P")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run of one logical hour (UTC): everything a step needs. Nothing outlives a process but what the stores hold."""
+
+    id: str
+    settings: Settings
+
+    @classmethod
+    def of(
+        cls, run_id: str | None = None, *, settings: Settings | None = None, landing: Path | str | None = None
+    ) -> "Run":
+        """The run of an hour `YYYY-MM-DDTHH`, by default this one. Raises `TerminalError` for anything else."""
+        run_id = run_id or datetime.now(UTC).strftime(HOUR)
+        if not _HOUR.fullmatch(run_id):
+            raise TerminalError(f"Received run id {run_id!r}. A run is named by its hour in UTC, as in 2026-01-05T09.")
+        settings = settings or current_settings()
+        if landing is not None:
+            folder = Path(landing).expanduser().resolve()
+            same = settings.pictures_root == str(settings.landing)
+            root = str(folder) if same else settings.pictures_root
+            settings = settings.model_copy(update={"landing": folder, "pictures_root": root})
+        return cls(run_id, settings)
+
+    @cached_property
+    def lake(self) -> Lake:
+        return Lake(self.settings.lake_uri)
+
+    @cached_property
+    def staging(self) -> "Staging":
+        return Staging(f"{self.settings.lake_uri.rstrip('/')}/_staging/{self.id}")
+
+    @property
+    def hour(self) -> datetime:
+        return datetime.strptime(self.id, HOUR).replace(tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Staging:
+    """Scratch of one run, beside the lake: what a step hands to the next. All of it can be made again."""
+
+    uri: str
+
+    @cached_property
+    def _place(self) -> tuple[fsspec.AbstractFileSystem, str]:
+        fs, path = fsspec.core.url_to_fs(self.uri)
+        return fs, path
+
+    def put(self, name: str, frame: pl.DataFrame) -> None:
+        """Keep a frame under a name, whole or not at all."""
+        with self._whole(f"{name}.parquet") as stream:
+            frame.write_parquet(stream)
+
+    def get(self, name: str) -> pl.DataFrame:
+        """Raises `TerminalError` where the step before never got to write it."""
+        fs, path = self._place
+        try:
+            with fs.open(posixpath.join(path, f"{name}.parquet"), "rb") as stream:
+                return pl.read_parquet(stream)
+        except FileNotFoundError:
+            raise TerminalError(f"{self.uri}/{name}.parquet is not there: run this hour from its first step.") from None
+
+    def put_record(self, record: dict[str, Any]) -> None:
+        with self._whole(f"{record['step']}-{record['shard']}.json") as stream:
+            stream.write(json.dumps(record, indent=1).encode())
+
+    def record(self, step: str, shard: str) -> dict[str, Any] | None:
+        return next((r for r in self.records() if (r["step"], r["shard"]) == (step, shard)), None)
+
+    def records(self) -> list[dict[str, Any]]:
+        """Every step's record, in the order in which they started."""
+        fs, path = self._place
+        records = [json.loads(fs.cat_file(name)) for name in fs.glob(posixpath.join(path, "*.json"))]
+        return sorted(records, key=lambda record: record["started_at"])
+
+    @contextmanager
+    def _whole(self, name: str) -> Iterator[Any]:
+        fs, path = self._place
+        fs.makedirs(path, exist_ok=True)
+        target = posixpath.join(path, name)
+        passing = posixpath.join(path, f".{uuid.uuid4().hex}")
+        with fs.open(passing, "wb") as stream:
+            yield stream
+        fs.mv(passing, target)
+
+
+@dataclass
+class Tally:
+    """What a step counts, and how many rows it really changed in any store."""
+
+    counts: Counts = field(default_factory=dict)
+    wrote: int = 0
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def __call__(self, **counts: int) -> None:
+        self.counts |= counts
+
+    def written(self, *writes: Written) -> None:
+        self.wrote += sum(write.rows for write in writes)
+
+
+def step(body: Callable[Concatenate[Run, Tally, P], None]) -> Callable[Concatenate[Run, P], Counts]:
+    """Make a step of `body(run, tally, …)`: timed, logged, recorded; called as `step(run, …)` it returns its counts.
+
+    A step that is run again and changes nothing leaves the record of its first time: what the hour did stays told.
+    """
+    name = body.__name__
+
+    @wraps(body)
+    def stepped(run: Run, /, *args: P.args, **kwargs: P.kwargs) -> Counts:
+        shard = "-".join(str(kwargs[key]) for key in ("modality", "shard") if key in kwargs) or "0"
+        tally, started, clock = Tally(), datetime.now(UTC), time.perf_counter()
+        with structlog.contextvars.bound_contextvars(run_id=run.id, step=name):
+            body(run, tally, *args, **kwargs)
+            seconds = time.perf_counter() - clock
+            log.info("step done", seconds=round(seconds, 2), wrote=tally.wrote, **tally.counts)
+        before = run.staging.record(name, shard)
+        if before is not None and not tally.wrote:
+            return Counts(before["counts"])
+        run.staging.put_record(
+            {
+                "step": name,
+                "shard": shard,
+                "started_at": started.isoformat(),
+                "seconds": seconds,
+                "peak_memory_bytes": _peak_memory_bytes(),
+                "counts": tally.counts,
+                "wrote": tally.wrote,
+                **tally.extra,
+            }
+        )
+        return tally.counts
+
+    return stepped
+
+
+def _peak_memory_bytes() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

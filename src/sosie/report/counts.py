@@ -1,0 +1,91 @@
+"""The counts of a run's manifest, by step and name, and whether they add up."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+CHANGED = ("new", "text", "image", "text_and_image", "attributes", "deleted")
+UNTOUCHED = ("unchanged", "stale", "superseded")
+
+
+@dataclass(frozen=True)
+class Balance:
+    """Two ways to count the same thing."""
+
+    what: str
+    whole: int
+    parts: int
+
+    @property
+    def holds(self) -> bool:
+        return self.whole == self.parts
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Counts of a manifest: `count("validate.rows_read")`, 0 where a step did not say. Steps of one name are summed."""
+
+    manifest: Mapping[str, Any]
+    _values: Counter[str] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        values: Counter[str] = Counter()
+        for step in self.manifest.get("steps") or ():
+            for name, value in _items(step.get("counts")):
+                values[f"{step['name']}.{name}"] += int(value or 0)
+        object.__setattr__(self, "_values", values)
+
+    def __call__(self, name: str) -> int:
+        return self._values[name]
+
+    def total(self, step: str, names: Iterable[str]) -> int:
+        return sum(self(f"{step}.{name}") for name in names)
+
+    @property
+    def changed(self) -> int:
+        """Listings that this hour made, changed or took away."""
+        return self.total("detect_changes", CHANGED)
+
+    @property
+    def embedded(self) -> int:
+        """Vectors that a model computed; those found by content hash cost nothing and are not here."""
+        return self.total("embed", ("text_computed", "image_computed"))
+
+    @property
+    def balances(self) -> list[Balance]:
+        """Sums that must hold in every run that finished."""
+        return [
+            Balance(
+                "rows read = accepted + quarantined",
+                self("validate.rows_read"),
+                self.total("validate", ("rows_accepted", "rows_quarantined")),
+            ),
+            Balance(
+                "rows accepted = changed + unchanged + stale + superseded",
+                self("validate.rows_accepted"),
+                self.changed + self.total("detect_changes", UNTOUCHED),
+            ),
+            Balance(
+                "title vectors needed = computed + known already",
+                self("embed.text_needed"),
+                self.total("embed", ("text_computed", "text_cached")),
+            ),
+            Balance(
+                "picture vectors needed = computed + known already",
+                self("embed.image_needed"),
+                self.total("embed", ("image_computed", "image_cached")),
+            ),
+            Balance(
+                "candidate pairs = match + review + no match",
+                self("match.candidates"),
+                self.total("match", ("match", "review", "no_match")),
+            ),
+        ]
+
+
+def _items(counts: Any) -> Iterable[tuple[str, int]]:
+    """Counts as a mapping, or as the list of name and value that the `runs` table holds."""
+    if isinstance(counts, Mapping):
+        return counts.items()
+    return ((count["name"], count["value"]) for count in counts or ())

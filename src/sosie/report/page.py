@@ -1,0 +1,136 @@
+"""One page that says what an hour did: works offline, can be mailed, and trusts no word that a seller wrote."""
+
+import base64
+import hashlib
+import io
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import structlog
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from PIL import Image, UnidentifiedImageError
+
+from sosie.report import charts, words
+from sosie.report.data import ReportData
+
+log = structlog.get_logger(__name__)
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+PICTURE_SIDE = 224
+PICTURE_QUALITY = 76
+PAIRS_OPEN = 6
+REASONS_SHOWN = 6
+ROW_LETTERS = 600
+
+
+def write(folder: Path, data: ReportData) -> Path:
+    """Write `<folder>/<run_id>/index.html`, and Plotly's script once in `<folder>/assets`. Returns the page's path.
+
+    Pictures are inside the page; the same data gives the same bytes.
+    """
+    charts.place_plotly(folder / "assets")
+    page = folder / data.run_id / "index.html"
+    page.parent.mkdir(parents=True, exist_ok=True)
+    half = page.with_suffix(".part")
+    half.write_text(render(data), encoding="utf-8")
+    half.replace(page)
+    return page
+
+
+def render(data: ReportData) -> str:
+    """The page as HTML."""
+    count = data.counts
+    found = data.pairs_found
+    match = count("match.match") if found is None else found.get("match", 0)
+    review = count("match.review") if found is None else found.get("review", 0)
+    listing_flow, pair_flow = charts.listing_flow(count), charts.pair_flow(count)
+    script = (TEMPLATES / "report.js").read_text()
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            data=data,
+            count=count,
+            match=match,
+            review=review,
+            headline=words.headline(data.run_id, count, match=match, review=review).removeprefix(
+                f"Hour {data.run_id}: "
+            ),
+            flows=[
+                ("Listings", listing_flow, charts.sankey(listing_flow, label="What happened to this hour's listings")),
+                ("Pairs", pair_flow, charts.sankey(pair_flow, label="What was decided about the candidate pairs")),
+            ],
+            by_verdict=[(v, [pair for pair in data.pairs if pair.verdict == v]) for v in ("review", "match")],
+            steps=[step for step in data.manifest.get("steps") or () if step.get("seconds") is not None],
+            unbalanced=[balance for balance in count.balances if not balance.holds],
+            feature_reasons=words.reasons() if data.pairs else {},
+            script=script,
+            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+            plotly=f"../assets/{charts.PLOTLY}",
+            pairs_open=PAIRS_OPEN,
+            reasons_shown=REASONS_SHOWN,
+            row_letters=ROW_LETTERS,
+            words=words,
+        )
+    )
+
+
+@lru_cache(maxsize=1)
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,  # titles are what strangers typed
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters.update(
+        number=words.number,
+        compact=words.compact,
+        percent=words.percent,
+        seconds=words.seconds,
+        size=words.size,
+        plain=words.plain,
+        moment=words.moment,
+        price=words.price,
+        picture=picture_uri,
+        json_in_html=_json_in_html,
+        counts_of=_counts_of,
+    )
+    return environment
+
+
+@lru_cache(maxsize=2_000)
+def picture_uri(picture: bytes | None) -> str:
+    """The picture as a small JPEG data URI; "" where there is none, or it can't be read."""
+    if not picture:
+        return ""
+    try:
+        with Image.open(io.BytesIO(picture)) as image:
+            image.draft("RGB", (PICTURE_SIDE, PICTURE_SIDE))
+            small = image.convert("RGB")
+            small.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
+    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+        log.warning("A thumbnail can't be shown in the report", error=str(error))
+        return ""
+    out = io.BytesIO()
+    small.save(out, "JPEG", quality=PICTURE_QUALITY, optimize=True)
+    return f"data:image/jpeg;base64,{base64.b64encode(out.getvalue()).decode()}"
+
+
+def _json_in_html(text: str) -> str:
+    """JSON that can't end the script element that holds it."""
+    from markupsafe import Markup
+
+    escaped = text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+    return Markup(escaped)  # noqa: S704 every character that HTML reads is escaped just above
+
+
+def _counts_of(step: Mapping[str, Any]) -> list[tuple[str, int]]:
+    counts = step.get("counts") or {}
+    pairs = counts.items() if isinstance(counts, Mapping) else ((c["name"], c["value"]) for c in counts)
+    return [(name.replace("_", " "), value) for name, value in pairs if value]

@@ -1,0 +1,1 @@
+"""A marketplace with ground truth."""

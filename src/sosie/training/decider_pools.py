@@ -1,0 +1,164 @@
+"""Catalogues to train and measure the decider on: real candidate pairs of the same blocking, with the truth about each."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import structlog
+
+from sosie import blocking
+from sosie.evaluate import datasets
+from sosie.listings import clean_titles
+from sosie.settings import Blocking
+
+log = structlog.get_logger()
+
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """Listings (with image_hash), their true group, and vectors (listing_id, vector) by modality."""
+
+    name: str
+    listings: pl.DataFrame
+    truth: pl.DataFrame
+    text: pl.DataFrame
+    image: pl.DataFrame
+
+    def half(self, which: str) -> "Catalogue":
+        """The listings whose group belongs to `which` half, as a catalogue of their own."""
+        mine = self.truth.filter(datasets.split(self.truth["group"]) == which)
+        return self.only(mine["listing_id"], f"{self.name}-{which}")
+
+    def only(self, ids: pl.Series, name: str) -> "Catalogue":
+        kept = pl.col("listing_id").is_in(ids.implode())
+        frames = (frame.filter(kept) for frame in (self.listings, self.truth, self.text, self.image))
+        return Catalogue(name, *frames)
+
+    def with_gaps(self, seed: int) -> "Catalogue":
+        """The same with things missing as sellers leave them out, so that the decider learns to do without.
+
+        A fifth of the listings lose their picture and all that comes of it, others the perceptual hash or the vector
+        alone; each attribute is missing from a third of them.
+        """
+        random = np.random.default_rng(seed)
+
+        def lost(share: float) -> pl.Series:
+            return pl.Series(random.random(self.listings.height) < share)
+
+        no_picture = lost(0.2)
+        listings = self.listings.with_columns(
+            *(pl.when(lost(0.33)).then(None).otherwise(name).alias(name) for name in
+              ("brand", "gtin", "category", "price", "seller_id")),
+            pl.when(no_picture | lost(0.2)).then(None).otherwise("image_phash").alias("image_phash"),
+            pl.when(no_picture | lost(0.1)).then(None).otherwise("image_hash").alias("image_hash"),
+        )  # fmt: skip
+        blind = listings["listing_id"].filter(no_picture | lost(0.1))
+        image = self.image.filter(~pl.col("listing_id").is_in(blind.implode()))
+        return Catalogue(self.name, listings, self.truth, self.text, image)
+
+
+@dataclass(frozen=True)
+class Pool:
+    """A catalogue's candidate pairs: `pairs` as blocking gives them, `label` whether they are duplicates, `features`."""
+
+    catalogue: Catalogue
+    pairs: pl.DataFrame
+    label: Mask
+    features: npt.NDArray[np.float32]
+    true_pairs: int
+
+    @property
+    def name(self) -> str:
+        return self.catalogue.name
+
+    @property
+    def recall(self) -> float:
+        """Share of all duplicate pairs of the catalogue that are candidates."""
+        return float(self.label.sum() / max(self.true_pairs, 1))
+
+    def groups(self, side: str) -> pl.Series:
+        """True group of each pair's side."""
+        return self.pairs.join(
+            self.catalogue.truth, left_on=f"{side}_id", right_on="listing_id", how="left", maintain_order="left"
+        )["group"]
+
+
+def candidates(catalogue: Catalogue, rules: Blocking) -> pl.DataFrame:
+    """Pairs that the hourly run would decide if the whole catalogue came new."""
+    near = {
+        name: blocking.join(frame["listing_id"], matrix(frame), frame["listing_id"], matrix(frame), k, floor)
+        for name, frame, k, floor in (
+            ("text", catalogue.text, rules.text_neighbours, rules.min_text_similarity),
+            ("image", catalogue.image, rules.image_neighbours, rules.min_image_similarity),
+        )
+        if frame.height
+    }
+    keys = blocking.exact_keys(catalogue.listings["listing_id"], catalogue.listings, rules.exact_key_limit)
+    found = blocking.candidates(near, keys, rules.candidates_per_listing)
+    log.info("candidates", catalogue=catalogue.name, listings=catalogue.listings.height, **found.counts)
+    return found.pairs
+
+
+def labelled(pairs: pl.DataFrame, truth: pl.DataFrame) -> Mask:
+    """Whether both sides of each pair are in one true group."""
+    sides = [
+        pairs.join(truth, left_on=side, right_on="listing_id", how="left", maintain_order="left")["group"]
+        for side in ("left_id", "right_id")
+    ]
+    return (sides[0] == sides[1]).fill_null(False).to_numpy()
+
+
+def true_pairs(truth: pl.DataFrame) -> int:
+    sizes = truth.group_by("group").len()["len"].to_numpy().astype(np.int64)
+    return int((sizes * (sizes - 1) // 2).sum())
+
+
+def matrix(frame: pl.DataFrame) -> npt.NDArray[np.float32]:
+    """Vectors of a frame (listing_id, vector) as float32 [n, width]."""
+    if frame.is_empty():
+        return np.empty((0, 1), dtype=np.float32)
+    width = len(frame["vector"][0])
+    return np.ascontiguousarray(frame["vector"].explode().to_numpy().reshape(-1, width), dtype=np.float32)
+
+
+def frame_of(ids: pl.Series, vectors: npt.NDArray[np.float32]) -> pl.DataFrame:
+    """Frame (listing_id, vector) of float32 [n, width]."""
+    return pl.DataFrame({"listing_id": ids, "vector": pl.Series(vectors).cast(pl.List(pl.Float32))})
+
+
+def read(path: Path, text_model: Path, image_model: Path | None, cache: Path) -> Catalogue:
+    """A labelled dataset with its vectors, which are kept under `cache` by model version and content."""
+    dataset = datasets.load(path)
+    listings = dataset.listings.with_columns(title=clean_titles(pl.col("title")))
+    listings, image = _pictures(listings, dataset.root, image_model, cache)
+    text = frame_of(listings["listing_id"], _text_vectors(listings["title"], text_model, cache))
+    log.info("read", dataset=dataset.name, listings=listings.height, pictures=image.height)
+    return Catalogue(dataset.name, listings, dataset.truth, text, image)
+
+
+def _text_vectors(titles: pl.Series, model: Path, cache: Path) -> npt.NDArray[np.float32]:
+    from sosie.embedding.text import TextEncoder
+
+    encoder = TextEncoder.load(model, threads=1)
+    digest = hashlib.sha256("\0".join(titles).encode()).hexdigest()[:12]
+    file = cache / f"text-{encoder.version}-{digest}.npy"
+    if not file.exists():
+        log.info("encode titles", titles=len(titles))
+        cache.mkdir(parents=True, exist_ok=True)
+        np.save(file, encoder.encode(titles.to_list(), 32))
+    return np.asarray(np.load(file), dtype=np.float32)
+
+
+def _pictures(
+    listings: pl.DataFrame, root: Path, model: Path | None, cache: Path
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Listings with `image_hash`, and the picture vectors of those that have a picture."""
+    empty = pl.DataFrame(schema={"listing_id": pl.String, "vector": pl.List(pl.Float32)})
+    if model is None or not listings["image_uri"].count():
+        return listings.with_columns(image_hash=pl.lit(None, pl.String)), empty
+    raise NotImplementedError

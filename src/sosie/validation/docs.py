@@ -1,0 +1,81 @@
+"""Data Docs: Great Expectations' own pages of one validation, in a folder of their own."""
+
+from copy import deepcopy
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlparse
+
+import structlog
+
+from sosie.landing import hour_of
+from sosie.validation.suite import NAME, SHOWN, Findings
+
+log = structlog.get_logger(__name__)
+
+SITE = "local"
+# The pages take their looks from servers on the internet; without them a status would be an empty cell.
+STYLE = """<style>
+body { font-family: system-ui, sans-serif; }
+td, th { padding: .2rem .6rem; text-align: left; vertical-align: top; }
+i.fa-check-circle::before { content: "✓"; color: #1a7f37; font-weight: bold; }
+i.fa-times::before { content: "✗"; color: #cf222e; font-weight: bold; }
+</style></head>"""
+_LISTS = ("unexpected_list", "unexpected_index_list", "partial_unexpected_list", "partial_unexpected_index_list")
+
+
+def write(findings: Findings, folder: Path) -> Path | None:
+    """Write the pages below `folder` and return their index; None, with a warning in the log, where that fails.
+
+    Pages are for readers: that they could not be written never stops a run.
+    """
+    try:
+        return _write(findings, folder)
+    except Exception as error:
+        log.warning("data_docs_not_written", folder=str(folder), cause=f"{type(error).__name__}: {error}")
+        return None
+
+
+def _write(findings: Findings, folder: Path) -> Path:
+    from great_expectations.core.run_identifier import RunIdentifier
+    from great_expectations.data_context.types.resource_identifiers import (
+        ExpectationSuiteIdentifier,
+        ValidationResultIdentifier,
+    )
+
+    folder.mkdir(parents=True, exist_ok=True)
+    context = findings.context
+    context.add_data_docs_site(
+        SITE,
+        {
+            "class_name": "SiteBuilder",
+            "show_how_to_buttons": False,
+            "store_backend": {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(folder)},
+            "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
+        },
+    )
+    results = _small(findings.results)
+    # An hour that is run again replaces its page instead of adding one.
+    hour = hour_of(folder.as_posix())
+    time = datetime.now(UTC) if hour is None else datetime.strptime(hour, "%Y-%m-%dT%H").replace(tzinfo=UTC)
+    run = RunIdentifier(run_name=hour or folder.name, run_time=time)
+    results.meta |= {"run_id": run, "validation_time": run.run_time, "batch_parameters": None}
+    context.validation_results_store.set(
+        ValidationResultIdentifier(ExpectationSuiteIdentifier(NAME), run, results.batch_id), results
+    )
+    index = context.build_data_docs(site_names=[SITE])[SITE]
+    for animation in (folder / "static" / "images").glob("*.gif"):
+        animation.unlink()  # how-to films for a button that is switched off: 3.4 MB a run
+    for page in folder.rglob("*.html"):
+        page.write_text(page.read_text("utf-8").replace("</head>", STYLE, 1), "utf-8")
+    return Path(unquote(urlparse(index).path))
+
+
+def _small(results: Any) -> Any:
+    """The results with the first few offending values of each rule: a page needs no more, and rendering all is slow."""
+    small = deepcopy(results)
+    for result in small.results:
+        for name in _LISTS:
+            if result.result.get(name):
+                result.result[name] = result.result[name][:SHOWN]
+    return small
