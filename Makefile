@@ -36,8 +36,8 @@ check: setup  ## Lint, format and type-check
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-airflow: setup  ## Serve the Airflow UI over the demo's runs until Ctrl-C
-	@$(BIN)/python -m sosie.airflow.stack
+airflow: setup  ## Serve the Airflow UI until Ctrl-C: over the demo's runs, or those of SOSIE_HOME
+	@SOSIE_HOME=$${SOSIE_HOME:-var/demo} $(BIN)/python -m sosie.airflow.stack
 
 lock: $(BIN)/python  ## Pin the newest versions that fit pyproject.toml
 	@$(BIN)/uv pip compile pyproject.toml --all-extras $(FIND_LINKS) --upgrade --quiet --no-header --no-annotate \

@@ -9,10 +9,11 @@ from sosie.errors import SettingsError
 from sosie.feature_versions import EMBEDDINGS, versions
 from sosie.lake import Lake
 from sosie.settings import settings
+from sosie.tables import DECISIONS
 
 if Path(os.environ.get("SOSIE_HOME", "")).expanduser().resolve() != settings().home:
     raise SettingsError(
-        f"Feast's command line needs SOSIE_HOME in the environment, equal to the home in the settings. "
+        "Feast's command line needs SOSIE_HOME in the environment, equal to the home in the settings. "
         f"Run `SOSIE_HOME={settings().home} feast -c feature_repo …`."
     )
 

@@ -211,8 +211,8 @@ def manifest(state: str = "succeeded", **counts: int) -> dict[str, object]:
         ([], {"detect_changes__new": 100, "match__capped_listings": 5}),
         (["capped"], {"detect_changes__new": 100, "match__capped_listings": 6}),
         (["review_queue"], {"match__review": 1001}),
-        ([], {"cluster__merged": 9, "cluster__clusters": 10}),
-        (["merges"], {"cluster__merged": 10, "cluster__clusters": 40}),
+        ([], {"cluster__merged": 9, "cluster__formed": 1}),
+        (["merges"], {"cluster__merged": 10, "cluster__formed": 39}),
         (["held"], {"cluster__held_for_review": 1}),
         ([], {}),
     ],
@@ -234,7 +234,9 @@ def test_rules_count_the_whole_queue_and_tell_of_a_run_that_failed(tmp_path: Pat
 
 def test_a_failed_run_says_what_and_what_to_do() -> None:
     refused = run_failed(RUN, BatchRejected("Column title is missing in a.parquet."), step="validate")
-    assert refused.key == f"batch_rejected:{RUN}"
+    assert refused.key.startswith(f"batch_rejected:{RUN}:")
+    assert refused == run_failed(RUN, BatchRejected("Column title is missing in a.parquet."), step="validate")
+    assert refused.key != run_failed(RUN, BatchRejected("The file is empty."), step="validate").key
     assert "Column title is missing in a.parquet." in refused.text
     assert "No table was changed" in refused.text
     away = run_failed(RUN, IndexUnavailable("Milvus is away."), step="match", log_url="http://localhost/log")

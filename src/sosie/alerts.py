@@ -157,7 +157,7 @@ def rules(manifest: Mapping[str, Any], settings: config.Settings, *, review_queu
             "critical",
             f"The run {manifest['state']}",
             f"The run of hour {run_id} ended as {manifest['state']!r} and its results are not complete.",
-            f"Read the log of the step that failed, mend the cause, then run the hour again: sosie run {run_id}.",
+            f"Read the log of the step that failed, mend the cause, then: sosie run --hour {run_id}.",
         )
     read, refused = count("validate.rows_read"), count("validate.rows_quarantined")
     if read and refused / read > settings.alerts.quarantine_share:
@@ -200,13 +200,13 @@ def rules(manifest: Mapping[str, Any], settings: config.Settings, *, review_queu
             f"The review queue is above its limit of {settings.alerts.review_queue:,}.",
             "Judge the most doubtful pairs first (review page, or `sosie judge`), or raise decider.review_at.",
         )
-    merged, affected = count("cluster.merged"), count("cluster.clusters")
-    if merged >= FEWEST_MERGED and merged > MERGED_SHARE * affected:
+    merged, moved = count("cluster.merged"), count.total("cluster", ("formed", "grew", "merged"))
+    if merged >= FEWEST_MERGED and merged > MERGED_SHARE * moved:
         tell(
             "merges",
             "warning",
             f"{merged:,} clusters merged into others",
-            f"{merged:,} merges against {affected:,} clusters is more than an ordinary hour has: "
+            f"{merged:,} merges among {moved:,} clusters that formed or grew is more than an ordinary hour has: "
             "one misleading picture or title can pull many listings together.",
             "Look at the merged clusters in the report and judge wrong pairs as different; they split again next run.",
         )
@@ -241,6 +241,8 @@ def run_failed(run_id: str, error: BaseException, *, step: str = "", log_url: st
             else "This is a fault that the program did not foresee: read the log, then run the hour again."
         )
         key = f"run_failed:{run_id}"
+    # The same fault of the same hour is told once; another fault of that hour is another alert.
+    key += f":{hashlib.sha256(f'{step}:{type(error).__name__}:{error}'.encode()).hexdigest()[:8]}"
     what = f"{type(error).__name__}{where}: {error}"
     again = "Every step can be run twice and gives the same tables."
     return Alert(key, "critical", title, "\n".join(filter(None, (what, todo, again, log_url and f"Log: {log_url}"))))

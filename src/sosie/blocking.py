@@ -11,7 +11,12 @@ import numpy as np
 import polars as pl
 
 NEIGHBOURS = pl.Schema({"query_id": pl.String, "listing_id": pl.String, "similarity": pl.Float32})
-PAIRS = pl.Schema({"left_id": pl.String, "right_id": pl.String, "blocked_by": pl.List(pl.String)})
+_PAIR: dict[str, pl.DataType | type[pl.DataType]] = {
+    "left_id": pl.String,
+    "right_id": pl.String,
+    "blocked_by": pl.List(pl.String),
+}
+PAIRS = pl.Schema(_PAIR)
 KEYED = pl.Schema({"query_id": pl.String, "listing_id": pl.String, "source": pl.String})
 
 KEYS: Mapping[str, pl.Expr] = {
@@ -197,7 +202,7 @@ def candidates(
     kept = pairs.filter("kept").select("left_id", "right_id", "blocked_by").sort("left_id", "right_id")
     by_source = kept.select(source=pl.col("blocked_by").explode()).group_by("source").len().sort("source")
     return Candidates(
-        pairs=kept.cast(dict(PAIRS)),
+        pairs=kept.cast(PAIRS),
         by_source=dict(by_source.iter_rows()),
         skipped_keys=skipped,
         capped_listings=over["query_id"].n_unique(),

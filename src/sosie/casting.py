@@ -15,6 +15,12 @@ import polars.selectors as cs
 
 from sosie.tables import FEED, TIMESTAMP
 
+FAULT = "_fault"
+"""Column of raw rows: what is wrong with a row's form, null where nothing is."""
+
+SURPLUS = "_surplus"
+"""Column of raw rows: JSON of the fields that a row has more than the header, null where it has none."""
+
 MAX_SHOWN = 80
 """Characters of an offending value that are quoted."""
 
@@ -52,6 +58,8 @@ def cast(raw: pl.DataFrame) -> pl.DataFrame:
     """
     columns: dict[str, pl.Series] = {}
     faults: dict[str, pl.Series] = {}
+    if FAULT in raw.columns:
+        faults["row"] = raw.select(pl.concat_str(pl.lit("row: "), FAULT).alias("row"))["row"]
     for name, dtype in FEED.items():
         if name not in raw.columns:
             columns[name] = pl.Series(name, [None], dtype=dtype).new_from_index(0, raw.height)
@@ -180,6 +188,14 @@ _CASTS: dict[str, Callable[[pl.Series, pl.Series], pl.Series]] = {
 
 
 def _json(raw: pl.DataFrame) -> pl.Series:
+    """JSON of each row. A fault of form is part of it, so that a replay can't pass the row for a good one."""
+    if FAULT not in raw.columns:
+        return _encoded(raw)
+    formed = _encoded(raw.drop(FAULT, SURPLUS, strict=False))
+    return pl.select(pl.when(raw[FAULT].is_null()).then(formed).otherwise(_encoded(raw)).alias("row")).to_series()
+
+
+def _encoded(raw: pl.DataFrame) -> pl.Series:
     """JSON of each row. Numbers that JSON has no word for (NaN, infinities) are written as text, so none is lost."""
     plain = raw.select(
         column if _encodes(column.dtype) else pl.Series(column.name, [_plain(item) for item in column], dtype=pl.String)

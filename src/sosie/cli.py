@@ -4,7 +4,7 @@ import getpass
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -92,7 +92,8 @@ def run(
             pipeline.run_all(current)
         except Exception as error:
             failed = alerts.run_failed(current.id, error)
-            alerts.deliver(current.lake, [failed], settings=current.settings.alerts, run_id=current.id)
+            with suppress(SosieError):  # what stopped the run is what must be told
+                alerts.deliver(current.lake, [failed], settings=current.settings.alerts, run_id=current.id)
             raise
         out.print(
             summary(pipeline.manifest(current), None, report=current.settings.reports / current.id / "index.html")

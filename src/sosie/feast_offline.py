@@ -1,4 +1,4 @@
-"""Feast's DuckDB offline store, with one embedding version a view.
+"""Feast's DuckDB offline store, reading Delta tables without an extension, one embedding version a view.
 
 All versions of a modality lie in one Delta table, partitioned by `embedding_version`. Feast's `FileSource` knows no
 filter, so a view on the plain table would hand out the newest vector of *any* version. A source that carries the tag
@@ -10,6 +10,10 @@ Feast loads this module by the name in `feature_store.yaml`; import it nowhere e
 from datetime import datetime
 from typing import Any, Literal
 
+import ibis  # type: ignore[import-untyped,unused-ignore]
+import pyarrow as pa  # type: ignore[import-untyped,unused-ignore]
+from deltalake import DeltaTable
+from feast.data_format import DeltaFormat  # noqa: TID253
 from feast.data_source import DataSource  # noqa: TID253
 from feast.infra.offline_stores import duckdb as plain  # noqa: TID253
 from feast.infra.offline_stores.ibis import (  # noqa: TID253
@@ -83,6 +87,20 @@ def _ways(config: RepoConfig) -> dict[str, Any]:
 
 
 def _read(data_source: DataSource, repo_path: str) -> Any:
-    table = plain._read_data_source(data_source, repo_path)
+    """The source as a lazy Ibis table: a Delta table as its log's live Parquet files, anything else as Feast reads it.
+
+    Feast itself reads Delta by DuckDB's `delta` extension, which has to be downloaded; DuckDB's own Parquet reader has
+    not. (A pyarrow dataset would not do: the files hold string views, on which pyarrow can't evaluate filters.)
+    """
+    if not isinstance(data_source.file_format, DeltaFormat):
+        return plain._read_data_source(data_source, repo_path)
+    options = dict(data_source.resolve_credentials() or {})
+    if data_source.s3_endpoint_override:
+        options["AWS_ENDPOINT_URL"] = data_source.s3_endpoint_override
+    held = DeltaTable(data_source.path, storage_options=options or None)
     version = data_source.tags.get(VERSION)
+    files = held.file_uris(file_pruning_predicate=None if version is None else [(VERSION, "=", version)])
+    if not files:
+        return ibis.memtable(pa.schema(held.schema().to_arrow()).empty_table())
+    table = ibis.read_parquet(files, union_by_name=True, hive_partitioning=True, hive_types_autocast=False)
     return table if version is None else table.filter(table[VERSION] == version)

@@ -10,8 +10,9 @@ import importlib.util
 import json
 import os
 import string
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+import warnings
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
@@ -19,11 +20,11 @@ from types import ModuleType
 from typing import Any
 
 import polars as pl
-from filelock import FileLock, Timeout
 
-from sosie.errors import ModelError, SchemaMismatch, SettingsError, StoreBusy
+from sosie.errors import ModelError, SchemaMismatch, SettingsError
 from sosie.feature_versions import EMBEDDINGS, Versions, versions, view_name
 from sosie.lake import Lake
+from sosie.locks import exclusive
 from sosie.settings import Settings
 from sosie.tables import DECISIONS
 
@@ -47,6 +48,10 @@ def store(settings: Settings) -> Any:
 def _store(home: str, repo: str) -> Any:
     import yaml
     from feast import FeatureStore, RepoConfig
+
+    # Feast turns every DeprecationWarning on; these two are its own business, not our users'.
+    warnings.filterwarnings("ignore", message='Field name "vector_enabled"', category=UserWarning)
+    warnings.filterwarnings("ignore", category=DeprecationWarning, module="ibis")
 
     path = Path(repo) / "feature_store.yaml"
     try:
@@ -118,16 +123,9 @@ def _views(settings: Settings) -> ModuleType:
     return module
 
 
-@contextmanager
-def _alone(settings: Settings) -> Iterator[None]:
+def _alone(settings: Settings) -> AbstractContextManager[None]:
     """One writer at a time: what is there is read before it is replaced."""
-    path = _folder(settings.home) / "write.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(path, timeout=_LOCK_SECONDS):
-            yield
-    except Timeout:
-        raise StoreBusy(f"Another process has been writing features for {_LOCK_SECONDS:.0f} s ({path}).") from None
+    return exclusive(_folder(settings.home) / "write.lock", _LOCK_SECONDS, "writing features")
 
 
 # The online store
@@ -209,6 +207,10 @@ def _view(feast: Any, name: str) -> Any:
     try:
         return feast.get_feature_view(name)
     except FeatureViewNotFoundException:
+        feast.refresh_registry()  # another process may have applied since we read it
+    try:
+        return feast.get_feature_view(name)
+    except FeatureViewNotFoundException:
         known = ", ".join(sorted(one.name for one in feast.list_feature_views()))
         raise ModelError(
             f"There is no feature view {name}; valid are: {known}. Append the rows to the lake first, or point "
@@ -256,6 +258,9 @@ def history(settings: Settings, entities: pl.DataFrame, service: str, *, as_know
     except FeatureServiceNotFoundException:
         known = ", ".join(sorted(one.name for one in feast.list_feature_services()))
         raise SettingsError(f"There is no feature service {service}; valid are: {known or 'none yet'}.") from None
+    offered = {one.name for view in wanted.feature_view_projections for one in view.features}
+    if taken := offered & set(entities.columns):
+        raise SchemaMismatch(f"Entities have columns that {service} fills: {', '.join(sorted(taken))}; rename them.")
     asked = entities.with_columns(pl.col("event_timestamp").cast(DECISIONS.columns["event_timestamp"]))
     answer = feast.get_historical_features(
         entity_df=asked.with_row_index("row_of_entity").to_pandas(),

@@ -13,13 +13,13 @@ from typing import Literal
 
 import numpy as np
 import polars as pl
-from filelock import FileLock, Timeout
 
 from sosie import milvus_server
-from sosie.errors import IndexOutOfStep, SettingsError, StoreBusy
+from sosie.errors import IndexOutOfStep, SettingsError
 from sosie.index_profiles import METRIC, PROFILES, index_params, profile_for
-from sosie.index_rows import BATCH, MAX_ID_BYTES, NEIGHBOURS, Vectors, as_matrix, batches, checked, neighbours
+from sosie.index_rows import BATCH, MAX_ID_BYTES, NEIGHBOURS, Vectors, as_matrix, batches, checked, neighbours, same
 from sosie.lake import Written
+from sosie.locks import exclusive
 from sosie.milvus_client import MilvusCalls, among
 from sosie.settings import Settings
 from sosie.tables import DIM
@@ -57,6 +57,7 @@ class VectorIndex:
         self._milvus = MilvusCalls(uri, token=token, timeout=timeout)
         self._write_lock = write_lock
         self._search_params: dict[str, dict[str, int]] = {}
+        self._loaded: set[str] = set()
 
     def __enter__(self) -> "VectorIndex":
         return self
@@ -112,6 +113,7 @@ class VectorIndex:
             raise IndexOutOfStep(f"There is no collection {name} to promote. Run `sosie rebuild` first.")
         if before != version:
             self._milvus.call("create_alias" if before is None else "alter_alias", name, alias_name(modality))
+            self._forget(alias_name(modality))
         return before
 
     def version(self, modality: Modality) -> str | None:
@@ -135,7 +137,7 @@ class VectorIndex:
         if self._milvus.call("list_aliases", name)["aliases"]:
             raise SettingsError(f"Collection {name} is being served. Run `sosie promote` for another version first.")
         self._milvus.call("drop_collection", name)
-        self._search_params.pop(name, None)
+        self._forget(name)
 
     def reindex(self, modality: Modality, profile: str, *, version: str | None = None) -> None:
         """Index the collection by another profile. It can't be searched meanwhile."""
@@ -144,7 +146,7 @@ class VectorIndex:
         self._milvus.call("drop_index", name, _VECTOR)
         self._milvus.call("create_index", name, index_params(PROFILES[profile], _VECTOR))
         self._milvus.call("load_collection", name)
-        self._search_params.pop(name, None)
+        self._search_params.clear()
 
     # Writes
 
@@ -163,7 +165,7 @@ class VectorIndex:
             for batch, wanted in batches(ids, vectors):
                 held = self._held(name, batch)
                 new = np.array([one not in held for one in batch])
-                differs = new | np.array([not _same(held.get(i), v) for i, v in zip(batch, wanted, strict=True)])
+                differs = new | np.array([not same(held.get(i), v) for i, v in zip(batch, wanted, strict=True)])
                 if not differs.any():
                     continue
                 rows = [{_ID: batch[at], _VECTOR: wanted[at]} for at in np.flatnonzero(differs)]
@@ -247,7 +249,16 @@ class VectorIndex:
     # Inner parts
 
     def _name(self, modality: Modality, version: str | None) -> str:
-        return alias_name(modality) if version is None else collection_name(modality, version)
+        """Collection or alias, loaded: a server that was started again holds its collections released."""
+        name = alias_name(modality) if version is None else collection_name(modality, version)
+        if name not in self._loaded:
+            self._milvus.call("load_collection", name)
+            self._loaded.add(name)
+        return name
+
+    def _forget(self, name: str) -> None:
+        self._loaded.discard(name)
+        self._search_params.pop(name, None)
 
     def _params(self, name: str) -> dict[str, int]:
         """Search parameters of the index that the collection really has."""
@@ -261,7 +272,7 @@ class VectorIndex:
     def _writing(self) -> AbstractContextManager[object]:
         if self._write_lock is None:
             return nullcontext()
-        return _locked(self._write_lock, seconds=20 * self._milvus.timeout)
+        return exclusive(self._write_lock, 20 * self._milvus.timeout, "writing to Milvus")
 
     def _count(self, name: str) -> int:
         rows = self._milvus.call("query", name, filter="", output_fields=["count(*)"], consistency_level="Strong")
@@ -281,7 +292,7 @@ class VectorIndex:
         right = 0
         for batch, wanted in batches(ids, vectors):
             held = self._held(name, batch)
-            right += sum(_same(held.get(i), v) for i, v in zip(batch, wanted, strict=True))
+            right += sum(same(held.get(i), v) for i, v in zip(batch, wanted, strict=True))
         if right != len(ids):
             raise IndexOutOfStep(
                 f"{right} of {len(ids)} vectors are in {name}; the rest are not, or are others. Run the step again: "
@@ -295,16 +306,3 @@ class VectorIndex:
                 f"{name} holds {held} vectors where {expected} were expected: somebody else is writing to it, or it "
                 "lost rows. Leave one writer, then run `sosie rebuild`."
             )
-
-
-@contextmanager
-def _locked(path: Path, seconds: float) -> Iterator[None]:
-    try:
-        with FileLock(path, timeout=seconds):
-            yield
-    except Timeout:
-        raise StoreBusy(f"Another process has been writing to Milvus for {seconds:.0f} s ({path}).") from None
-
-
-def _same(held: Vectors | None, wanted: Vectors) -> bool:
-    return held is not None and np.array_equal(held, wanted)

@@ -65,3 +65,8 @@ def neighbours(queries: list[str], found: Any, k: int, min_similarity: float) ->
         .filter(pl.col("listing_id") != pl.col("query_id"), pl.col("similarity") >= min_similarity)
         .filter(pl.int_range(pl.len()).over("query_id") < k)
     )
+
+
+def same(held: Vectors | None, wanted: Vectors) -> bool:
+    """Whether the index holds this very vector: it keeps float32 as given, so no tolerance is needed."""
+    return held is not None and np.array_equal(held, wanted)

@@ -127,17 +127,17 @@ def read(landing: Path, file: LandingFile, *, allow_extra_columns: bool = False)
             "Run the hour again, and let the feed write to a name ending in .tmp and rename it when done."
         )
     raw = landing_formats.parse(data, file.path)
-    check_columns(raw.rows, file.path, allow_extra_columns=allow_extra_columns)
-    frame = casting.cast(raw.rows)
-    if raw.faults is not None:
-        first = raw.faults.alias("fault").to_frame().select(pl.concat_list("fault").list.drop_nulls()).to_series()
-        frame = frame.with_columns(first.list.concat(frame["cast_faults"]).alias("cast_faults"))
-    return frame.with_row_index("row_number").select(
-        *FEED,
-        pl.lit(file.path).alias("source_file"),
-        pl.col("row_number").cast(pl.Int64),
-        "row",
-        "cast_faults",
+    check_columns(raw, file.path, allow_extra_columns=allow_extra_columns)
+    return (
+        casting.cast(raw)
+        .with_row_index("row_number")
+        .select(
+            *FEED,
+            pl.lit(file.path).alias("source_file"),
+            pl.col("row_number").cast(pl.Int64),
+            "row",
+            "cast_faults",
+        )
     )
 
 
@@ -150,7 +150,7 @@ def empty() -> pl.DataFrame:
 
 def check_columns(rows: pl.DataFrame, name: str, *, allow_extra_columns: bool = False) -> None:
     """Raises `BatchRejected` where a mandatory column is missing, or one is unknown or holds another kind of thing."""
-    given = [column for column in rows.columns if column != landing_formats.SURPLUS]
+    given = [column for column in rows.columns if column not in (casting.FAULT, casting.SURPLUS)]
     extra = [column for column in given if column not in FEED]
     missing = [column for column in FEED_REQUIRED if column not in given]
     hints = _hints(extra, missing or [column for column in FEED if column not in given])

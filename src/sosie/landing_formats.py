@@ -3,16 +3,14 @@
 import csv
 import gzip
 import io
+import json
 import zlib
-from dataclasses import dataclass
 
 import polars as pl
 
+from sosie.casting import FAULT, SURPLUS
 from sosie.errors import BatchRejected
 from sosie.tables import FEED
-
-SURPLUS = "_surplus"
-"""Column of the fields that a CSV row has more than its header; there only where a row has some."""
 
 _PARQUET = b"PAR1"
 _LOOKS = (
@@ -27,20 +25,16 @@ _LOOKS = (
 _BOMS = ((b"\xff\xfe", "UTF-16"), (b"\xfe\xff", "UTF-16"))
 
 
-@dataclass(frozen=True)
-class Raw:
-    """Rows as they came. `faults`: what is wrong with each row's form, or null; None where nothing is in any."""
+def parse(data: bytes, name: str) -> pl.DataFrame:
+    """Rows of a Parquet, CSV or gzipped CSV file, told apart by `name`. Raises `BatchRejected`.
 
-    rows: pl.DataFrame
-    faults: pl.Series | None = None
-
-
-def parse(data: bytes, name: str) -> Raw:
-    """Rows of a Parquet, CSV or gzipped CSV file, told apart by `name`. Raises `BatchRejected`."""
+    Where a CSV row has more or fewer fields than the header, the frame has the columns `casting.FAULT`, which says so,
+    and `casting.SURPLUS`, the fields that are too many; both are null in the rows that are well-formed.
+    """
     if not data:
         raise BatchRejected(f"{name} is empty (0 bytes); land the file again in full.")
     if name.endswith(".parquet"):
-        return Raw(_parquet(data, name))
+        return _parquet(data, name)
     return _csv(_unzipped(data, name) if name.endswith(".gz") else data, name)
 
 
@@ -103,14 +97,14 @@ def _unzipped(data: bytes, name: str) -> bytes:
         ) from error
 
 
-def _csv(data: bytes, name: str) -> Raw:
+def _csv(data: bytes, name: str) -> pl.DataFrame:
     text = _text(data, name)
     header = text.lstrip("\r\n").split("\n", 1)[0]
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(header))
     records: list[list[str]] = []
     faults: list[str | None] = []
     names: list[str] = []
-    surplus: list[list[str] | None] = []
+    surplus: list[str | None] = []
     before = 0
     try:
         for fields in reader:
@@ -122,7 +116,7 @@ def _csv(data: bytes, name: str) -> Raw:
                 continue
             fault = None
             if len(fields) != len(names):
-                fault = f"row: {len(fields)} fields where the header names {len(names)} (line {line})"
+                fault = f"{len(fields)} fields where the header names {len(names)} (line {line})"
                 if before > line and before >= text.count("\n"):
                     raise BatchRejected(
                         f"{name}: a quote that opens in line {line} is never closed, which "
@@ -130,7 +124,7 @@ def _csv(data: bytes, name: str) -> Raw:
                         "close or double it and land the file again."
                     )
             records.append((fields + [""] * len(names))[: len(names)])
-            surplus.append(fields[len(names) :] or None)
+            surplus.append(json.dumps(fields[len(names) :], ensure_ascii=False) if len(fields) > len(names) else None)
             faults.append(fault)
     except csv.Error as error:
         raise BatchRejected(
@@ -143,9 +137,10 @@ def _csv(data: bytes, name: str) -> Raw:
         column: pl.Series(column, [value or None for value in values], dtype=pl.String)
         for column, values in zip(names, zip(*records, strict=True), strict=True)
     }
-    if any(surplus):
-        columns[SURPLUS] = pl.Series(SURPLUS, surplus, dtype=pl.List(pl.String))
-    return Raw(pl.DataFrame(columns), pl.Series(faults, dtype=pl.String) if any(faults) else None)
+    if any(faults):
+        columns[FAULT] = pl.Series(FAULT, faults, dtype=pl.String)
+        columns[SURPLUS] = pl.Series(SURPLUS, surplus, dtype=pl.String)
+    return pl.DataFrame(columns)
 
 
 def _text(data: bytes, name: str) -> str:

@@ -13,6 +13,10 @@ _NOT_FOUND = 100
 _TRANSIENT_CODES = frozenset({1, 2, 3, 4, 5, 8})
 """Not ready, unavailable, out of memory, too many requests, internal, rate limit (Milvus `pkg/util/merr`)."""
 
+# pymilvus pings every ten seconds, idle or not; a gRPC server with default settings hangs up on that, also in the
+# middle of a long call. Each call has its own time-out, so a dead peer is noticed all the same.
+_GRPC_OPTIONS = {"grpc.keepalive_time_ms": 600_000, "grpc.keepalive_permit_without_calls": 0}
+
 _ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"})
 
 
@@ -37,7 +41,9 @@ class MilvusCalls:
         self.uri = uri
         self.timeout = timeout
         try:
-            self._client = MilvusClient(uri=uri, token=token or "", timeout=timeout, dedicated=True)
+            self._client = MilvusClient(
+                uri=uri, token=token or "", timeout=timeout, dedicated=True, grpc_options=_GRPC_OPTIONS
+            )
         except Exception as error:
             if not is_transient(error):
                 raise TerminalError(

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -93,7 +93,7 @@ def serve(settings: Settings) -> Iterator[str]:
     home.users.mkdir(parents=True, exist_ok=True)
     home.data.mkdir(parents=True, exist_ok=True)
     seconds = max(settings.milvus_timeout_seconds, 1.0)
-    me = FileLock(home.users / f"{uuid4().hex}.lock")
+    me = FileLock(home.users / f"{uuid4().hex}.lock", thread_local=False)
     try:
         # Two start-ups may be ahead of us in the queue: one that fails, and its successor.
         with home.guard(3 * (seconds + _STOP_SECONDS)):
@@ -148,8 +148,11 @@ def _running(home: _Home) -> _Server | None:
     if process is None:
         home.record.unlink(missing_ok=True)
         return None
-    if _answers(server.port, seconds=5.0):
+    if _answers(server.port, 5.0, lambda: server.process() is not None):
         return server
+    if server.process() is None:
+        home.record.unlink(missing_ok=True)
+        return None
     if _used(home):
         raise IndexUnavailable(
             f"The Milvus server in {home.folder} (process {server.pid}, port {server.port}) does not answer, and other "
@@ -180,7 +183,7 @@ def _started(home: _Home, seconds: float) -> _Server:
     try:
         server = _Server(process.pid, psutil.Process(process.pid).create_time(), port)
         home.record.write_text(json.dumps(asdict(server)))
-        if not _answers(port, seconds, while_alive=process):
+        if not _answers(port, seconds, lambda: process.poll() is None):
             code = process.poll()
             fate = f"ended with code {code}" if code is not None else f"did not answer within {seconds:.0f} s"
             raise IndexUnavailable(
@@ -195,22 +198,21 @@ def _started(home: _Home, seconds: float) -> _Server:
     return server
 
 
-def _answers(port: int, seconds: float, while_alive: "subprocess.Popen[bytes] | None" = None) -> bool:
-    """Whether a gRPC server answers on `port` within `seconds`; gives up early where `while_alive` has ended."""
+def _answers(port: int, seconds: float, lives: Callable[[], bool]) -> bool:
+    """Whether Milvus tells its version on `port` within `seconds`; gives up early once its process has ended."""
     import grpc  # type: ignore[import-untyped,unused-ignore]
 
     deadline = time.monotonic() + seconds
+    # A raw call with an empty message: pymilvus takes seconds to import, and who serves may not need it.
     with grpc.insecure_channel(f"{HOST}:{port}", options=[("grpc.max_reconnect_backoff_ms", 500)]) as channel:
-        ready = grpc.channel_ready_future(channel)
-        while time.monotonic() < deadline:
-            if while_alive is not None and while_alive.poll() is not None:
-                break
+        ask = channel.unary_unary("/milvus.proto.milvus.MilvusService/GetVersion")
+        while time.monotonic() < deadline and lives():
             try:
-                ready.result(timeout=0.2)
-            except grpc.FutureTimeoutError:
+                ask(b"", timeout=0.5, wait_for_ready=True)
+            except grpc.RpcError:
+                time.sleep(0.05)
                 continue
-            return while_alive is None or while_alive.poll() is None
-        ready.cancel()
+            return lives()
     return False
 
 

@@ -8,9 +8,11 @@ import posixpath
 import re
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
+from urllib.request import url2pathname
 
 import fsspec
 import fsspec.core
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_fixed
 
 from sosie.errors import TerminalError
 from sosie.settings import Validation
@@ -41,7 +43,7 @@ def locate(uri: str, root: str) -> str:
             raise PictureFault(
                 "picture_unreachable", f"Scheme {scheme[1]!r} is not supported; it may be {', '.join(sorted(SCHEMES))}."
             )
-        return uri
+        return scheme[1].lower() + uri[len(scheme[1]) :]
     if "\0" in uri:
         raise PictureFault("picture_missing", "The URI holds a NUL character.")
     if Path(uri).is_absolute():
@@ -92,29 +94,48 @@ def _too_large(address: str, limit: int) -> PictureFault:
 
 def _read(address: str, limit: int) -> bytes:
     """A local file or an object of a store: asked for its size first, then read whole."""
-    filesystem, path = fsspec.core.url_to_fs(address)
-    details = filesystem.info(path)
+    if address.startswith("file://") or not _SCHEME.match(address):
+        path = Path(url2pathname(urlsplit(address).path) if address.startswith("file://") else address)
+        if not path.is_file():  # nor a pipe or a device, which may never end
+            raise FileNotFoundError(address)
+        if path.stat().st_size > limit:
+            raise _too_large(address, limit)
+        return path.read_bytes()
+    filesystem, key = fsspec.core.url_to_fs(address)
+    details = filesystem.info(key)
     if details["type"] == "directory":
         raise IsADirectoryError(address)
     if (details.get("size") or 0) > limit:
         raise _too_large(address, limit)
-    data: bytes = filesystem.cat_file(path)
+    data: bytes = filesystem.cat_file(key)
     return data
 
 
 def _download(address: str, limit: int, seconds: float) -> bytes:
-    """By HTTP, in one streamed request that is cut off where it takes too long or sends too much."""
+    """By HTTP, in one streamed request that is cut off where it takes too long or sends too much.
+
+    A server that is busy, or hangs up, is asked once more.
+    """
     import aiohttp
 
     if not urlsplit(address).hostname:
         raise PictureFault("picture_unreachable", f"{address} names no host.")
     timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=min(seconds, 5.0))
     filesystem = fsspec.filesystem("http", client_kwargs={"timeout": timeout})
-    data = bytearray()
-    # Any size given beforehand saves the HEAD request; block_size 0 asks for a stream.
-    with filesystem.open(address, block_size=0, size=limit) as stream:
-        while chunk := stream.read(_CHUNK):
-            data += chunk
-            if len(data) > limit:
-                raise _too_large(address, limit)
+
+    def is_busy(error: BaseException) -> bool:
+        if isinstance(error, aiohttp.ClientResponseError):
+            return error.status in (429, 500, 502, 503, 504)
+        return isinstance(error, aiohttp.ClientConnectionError) and not isinstance(error, TimeoutError)
+
+    again = Retrying(retry=retry_if_exception(is_busy), stop=stop_after_attempt(2), wait=wait_fixed(0.5), reraise=True)
+    for attempt in again:
+        with attempt:
+            data = bytearray()
+            # Any size given beforehand saves the HEAD request; block_size 0 asks for a stream.
+            with filesystem.open(address, block_size=0, size=limit) as stream:
+                while chunk := stream.read(_CHUNK):
+                    data += chunk
+                    if len(data) > limit:
+                        raise _too_large(address, limit)
     return bytes(data)

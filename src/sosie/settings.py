@@ -32,7 +32,7 @@ class Validation(Section):
     max_bad_share: Share = 0.2
     min_rows_for_share: int = 20
     max_title_length: int = 500
-    max_listing_id_length: int = 200
+    max_listing_id_bytes: int = 512  # what the index's key holds
     allow_extra_columns: bool = False
     max_clock_skew_minutes: int = 10
     min_rows_of_median: Share = 0.1
@@ -104,7 +104,12 @@ class Settings(BaseSettings):
     """Everything that can be set. Paths that are left out live under `home`."""
 
     model_config = SettingsConfigDict(
-        env_prefix="SOSIE_", env_nested_delimiter="__", frozen=True, extra="forbid", yaml_file=PROJECT / "params.yaml"
+        env_prefix="SOSIE_",
+        env_nested_delimiter="__",
+        env_parse_none_str="null",
+        frozen=True,
+        extra="forbid",
+        yaml_file=PROJECT / "params.yaml",
     )
 
     home: Path = PROJECT / "var"

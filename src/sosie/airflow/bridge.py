@@ -22,10 +22,9 @@ from airflow.sdk import (  # type: ignore[attr-defined]  # its stub leaves out w
     get_current_context,
 )
 
-log = logging.getLogger(__name__)
+from sosie.airflow import INDEX_POOL as INDEX_POOL
 
-INDEX_POOL = "sosie_index"
-"""One slot: the embedded index loses acknowledged writes when two processes write at once."""
+log = logging.getLogger(__name__)
 
 RUN_ID = "%Y-%m-%dT%H"
 
@@ -64,12 +63,12 @@ def schedule() -> CronDataIntervalTimetable | None:
     return None if cron.lower() == "none" else CronDataIntervalTimetable(cron, timezone="UTC")
 
 
-def deadline() -> DeadlineAlert:
-    """Alerts once when a run isn't finished `SOSIE_DEADLINE_MINUTES` (default 50) after it was queued.
+def deadline(minutes: float | None = None) -> DeadlineAlert:
+    """Alerts once when a run isn't finished `minutes` (`SOSIE_DEADLINE_MINUTES`, default 50) after it was queued.
 
     The scheduler notices and the executor runs the callback, so this needs no triggerer.
     """
-    minutes = float(os.environ.get("SOSIE_DEADLINE_MINUTES", "50"))
+    minutes = float(os.environ.get("SOSIE_DEADLINE_MINUTES", "50")) if minutes is None else minutes
     return DeadlineAlert(
         reference=DeadlineReference.DAGRUN_QUEUED_AT,
         interval=timedelta(minutes=minutes),
@@ -188,7 +187,11 @@ def _time(value: Any) -> datetime | None:
 def alert_task_failure(context: Mapping[str, Any]) -> None:
     """A task failed for good. Called in the task's own process, or by the DAG processor where that one was killed."""
     ti, exception = context["ti"], context.get("exception")
-    _alert(context, ti.dag_id, _task_name(ti), _sentence(exception) if exception else _KILLED, ti.log_url)
+    message = _sentence(exception) if exception else _KILLED
+    try:
+        _alert(context, ti.dag_id, _task_name(ti), message, ti.log_url)
+    finally:
+        log.error("%s", message)  # the log's last line is what a person came for
 
 
 def alert_run_failure(context: Mapping[str, Any]) -> None:

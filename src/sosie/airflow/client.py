@@ -143,7 +143,8 @@ class Client:
             params={"map_index": task.map_index, "full_content": True},
             headers={"Accept": "application/json"},
         )
-        told = [line for entry in answer["content"] if "::" not in (line := _line(entry))[:12]]  # group markers
+        own = (entry for entry in answer["content"] if not isinstance(entry, Mapping) or entry.get("timestamp"))
+        told = [line for entry in own if "::" not in (line := _line(entry))[:12]]  # group markers
         return "\n".join(told[-lines:])
 
     def wait(

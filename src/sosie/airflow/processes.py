@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import json
 import os
 import signal
 import subprocess
@@ -37,6 +38,24 @@ def _end_with_parent() -> None:
     if sys.platform == "linux":
         pr_set_pdeathsig = 1
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+
+
+def end_leftovers(path: Path) -> int:
+    """End what a supervisor that crashed left running, with all below it. Returns how many there were."""
+    if not path.exists():
+        return 0
+    family = []
+    for pid, born in json.loads(path.read_text()).items():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            leader = psutil.Process(int(pid))
+            if abs(leader.create_time() - born) < 1.0:  # not another process that was given the same number
+                family += [leader, *leader.children(recursive=True)]
+    for member in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            member.kill()
+    psutil.wait_procs(family, timeout=5.0)
+    path.unlink()
+    return len(family)
 
 
 @dataclass
@@ -77,7 +96,8 @@ class Processes:
             code: int | str = process.wait(timeout)
         except subprocess.TimeoutExpired:
             code = f"no end after {timeout:.0f} s"
-            self.stop()
+            process.kill()
+            process.wait()
         del self.running[name]
         if code != 0:
             raise ComponentDied(
@@ -92,7 +112,15 @@ class Processes:
                     f"Airflow's {name} ended ({code}); its log {self.log(name)} ends with:\n{log_tail(self.log(name))}"
                 )
 
-    def stop(self, grace: float = 10.0) -> None:
+    def remember(self, path: Path) -> None:
+        """Write down what runs, for `end_leftovers` after a crash of this process."""
+        born = {}
+        for process in self.running.values():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                born[process.pid] = psutil.Process(process.pid).create_time()
+        path.write_text(json.dumps(born))
+
+    def stop(self, grace: float = 5.0) -> None:
         """SIGTERM to each process, `grace` seconds for all, then SIGKILL for what is left of their groups and trees."""
         family: dict[int, psutil.Process] = {}
         for process in self.running.values():

@@ -15,7 +15,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -23,13 +23,14 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from sosie import milvus_server
+from sosie.airflow import DAG_ID as DAG_ID
+from sosie.airflow import INDEX_POOL
 from sosie.airflow.client import Client, DagRun, Outcome, Task
-from sosie.airflow.processes import ComponentDied, Processes, log_tail
+from sosie.airflow.processes import ComponentDied, Processes, end_leftovers, log_tail
 from sosie.errors import StoreBusy, TerminalError, TransientError
 from sosie.settings import PROJECT, Settings
 
-INDEX_POOL = "sosie_index"
-DAG_ID = "dedup_hourly"
 PORT = 8080
 
 
@@ -72,6 +73,10 @@ def stack(
     part fails.
     """
     began = time.monotonic()
+    if landing is not None:
+        here = settings.pictures_root == str(settings.landing)
+        moved = {"landing": landing.resolve(), **({"pictures_root": str(landing.resolve())} if here else {})}
+        settings = settings.model_copy(update=moved)
     home = settings.home / "airflow"
     home.mkdir(parents=True, exist_ok=True)
     note = home / "stack.json"
@@ -87,21 +92,20 @@ def stack(
     try:
         port = _free_port(PORT if port is None else port, exact=port is not None)
         url = f"http://127.0.0.1:{port}"
+        end_leftovers(home / "processes.json")
         note.write_text(json.dumps({"pid": os.getpid(), "url": url}))
-        overrides = {**({"landing": str(landing)} if landing else {})}
-        variables = _environment(home, port, dags) | _exported(settings, overrides) | {"SOSIE_SCHEDULE": schedule}
-        with Processes(home / "component-logs", {**os.environ, **variables, **(environment or {})}) as processes:
+        variables = _environment(home, port, dags) | _exported(settings) | {"SOSIE_SCHEDULE": schedule}
+        with Processes(home / "component-logs", {**_inherited(), **variables, **(environment or {})}) as processes:
             _migrate(home, processes)
             for name, arguments in COMPONENTS.items():
                 processes.start(name, [sys.executable, "-m", "airflow", *arguments])
-            client = Client(url)
-            try:
+            processes.remember(home / "processes.json")
+            # Held for all tasks, so that none has to start it; it comes up while Airflow does.
+            with milvus_server.serve(settings), closing(Client(url)) as client:
                 _await_health(client, processes, expect, until=began + start_timeout)
                 client.ensure_pool(INDEX_POOL, 1, "One writer at a time for the nearest-neighbour index")
                 client.unpause(expect)
                 yield Airflow(url, client, processes, time.monotonic() - began)
-            finally:
-                client.close()
     finally:
         note.unlink(missing_ok=True)
         lock.release()
@@ -160,13 +164,17 @@ def _environment(home: Path, port: int, dags: Path) -> dict[str, str]:
     }
 
 
-def _exported(settings: Settings, overrides: Mapping[str, str]) -> dict[str, str]:
-    """The settings as the variables that another process reads them from."""
-    values = {**settings.model_dump(mode="json"), **overrides}
+def _inherited() -> dict[str, str]:
+    """Our environment without the settings in it: the stack runs on the settings it was given."""
+    ours = tuple(f"SOSIE_{name.upper()}" for name in Settings.model_fields)
+    return {key: value for key, value in os.environ.items() if key.partition("__")[0].upper() not in ours}
+
+
+def _exported(settings: Settings) -> dict[str, str]:
+    """The settings as the variables that another process reads them from. `null` hides what `params.yaml` says."""
     return {
         f"SOSIE_{name.upper()}": value if isinstance(value, str) else json.dumps(value)
-        for name, value in values.items()
-        if value is not None
+        for name, value in settings.model_dump(mode="json").items()
     }
 
 

@@ -5,16 +5,25 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
-from sosie.decider.text_features import WORD_BITS, Compared, Quantities, Vocabulary, Weighted, _ngrams
+from sosie.decider.text_features import (
+    NGRAM_BITS,
+    WORD_BITS,
+    Compared,
+    Floats,
+    Quantities,
+    Rows,
+    Vocabulary,
+    Weighted,
+    ngrams,
+)
 from sosie.decider.titles import Title, parse
 from sosie.errors import SchemaMismatch, UnknownListing
 from sosie.tables import FEED
 
 ATTRIBUTES = (
-    "seller_id",
-    "marketplace",
     "brand",
     "gtin",
     "category",
@@ -23,6 +32,9 @@ ATTRIBUTES = (
     "image_hash",
     "image_phash",
 )
+Bytes = npt.NDArray[np.uint8]
+Mask = npt.NDArray[np.bool_]
+
 _BITS_SET = np.array([bin(value).count("1") for value in range(256)], dtype=np.uint8)
 
 
@@ -37,10 +49,10 @@ class Prepared:
         vocabulary: Vocabulary,
     ) -> None:
         self.ids = listings["listing_id"]
-        self.rows = listings.select(
-            (pl.col(name) if name in listings.columns else pl.lit(None)).cast(dtype).alias(name)
-            for name, dtype in {**FEED, "image_hash": pl.String}.items()
-            if name in ATTRIBUTES
+        known = {**FEED, "image_hash": pl.String}
+        self.rows = listings.with_columns(
+            (pl.col(name) if name in listings.columns else pl.lit(None)).cast(known[name]).alias(name)
+            for name in ATTRIBUTES
         )
         titles = listings["title"].cast(pl.String)
         unique = titles.unique(maintain_order=True)
@@ -57,7 +69,7 @@ class Prepared:
     @cached_property
     def ngrams(self) -> Weighted:
         idf = self._vocabulary.ngram_idf
-        return Weighted.of((_ngrams(title.text) for title in self.titles), idf, int(np.log2(len(idf))))
+        return Weighted.of((ngrams(title.text) for title in self.titles), idf, NGRAM_BITS)
 
     @cached_property
     def numbers(self) -> Weighted:
@@ -76,7 +88,7 @@ class Prepared:
         return Quantities.of(self.titles)
 
     @cached_property
-    def masks(self) -> dict[str, np.ndarray]:
+    def masks(self) -> dict[str, Rows]:
         """Bit masks of colours, sizes and audiences, uint32 `[listings]`."""
         return {
             name: np.array([getattr(title, name) for title in self.titles], dtype=np.uint32)
@@ -88,11 +100,11 @@ class Prepared:
         return [title.text for title in self.titles]
 
     @cached_property
-    def codes_of(self) -> dict[str, np.ndarray]:
+    def codes_of(self) -> dict[str, Rows]:
         """Each attribute as numbers, equal where the value is equal after folding case and blanks; -1 where null."""
         folded = {
             name: self.rows[name].cast(pl.String).str.to_lowercase().str.strip_chars().replace("", None)
-            for name in ("seller_id", "marketplace", "brand", "category", "currency", "image_hash")
+            for name in ("brand", "category", "currency", "image_hash")
         }
         folded["gtin"] = self.rows["gtin"].str.replace_all(r"\D", "").str.strip_chars_start("0").replace("", None)
         folded["first"] = pl.Series([title.words[0] if title.words else None for title in self.titles], dtype=pl.String)
@@ -100,19 +112,19 @@ class Prepared:
         return {name: column.rank("dense").cast(pl.Int64).fill_null(-1).to_numpy() for name, column in folded.items()}
 
     @cached_property
-    def price(self) -> np.ndarray:
+    def price(self) -> Floats:
         price = self.rows["price"].cast(pl.Float64).fill_null(np.nan).to_numpy()
         return np.where(price > 0, price, np.nan)
 
     @cached_property
-    def phash(self) -> tuple[np.ndarray, np.ndarray]:
+    def phash(self) -> tuple[Bytes, Mask]:
         """Perceptual hashes as 8 bytes `[listings, 8]`, and whether there is one of 64 bits."""
         column = self.rows["image_phash"].str.to_lowercase()
         good = column.str.contains(r"^[0-9a-f]{16}$").fill_null(False).to_numpy()
         held = "".join(value if fine else "0" * 16 for value, fine in zip(column, good, strict=True))
         return np.frombuffer(bytes.fromhex(held), dtype=np.uint8).reshape(-1, 8), good
 
-    def places(self, ids: pl.Series) -> np.ndarray:
+    def places(self, ids: pl.Series) -> Rows:
         """Row of each id. Raises `UnknownListing` naming one that is not here."""
         known = pl.DataFrame({"id": self.ids, "row": np.arange(len(self.ids))})
         rows = pl.DataFrame({"id": ids}).join(known, on="id", how="left", maintain_order="left")["row"]
@@ -125,7 +137,7 @@ class Prepared:
         return rows.to_numpy()
 
 
-def vectors_of(ids: pl.Series, vectors: pl.DataFrame | None, modality: str) -> np.ndarray:
+def vectors_of(ids: pl.Series, vectors: pl.DataFrame | None, modality: str) -> Floats:
     """Vectors `[listings, width]` float32 in the order of `ids`, a row of NaN where a listing has none.
 
     `vectors` has listing_id and vector, one row a listing, all of one width.
@@ -152,21 +164,21 @@ class Batch:
     """Pairs by the rows of their listings. What several features need is worked out once."""
 
     listings: Prepared
-    left: np.ndarray
-    right: np.ndarray
+    left: Rows
+    right: Rows
 
     def __len__(self) -> int:
         return len(self.left)
 
-    def cosine(self, modality: str) -> np.ndarray:
+    def cosine(self, modality: str) -> Floats:
         """Inner product of the two vectors, NaN where one is missing."""
-        vectors: np.ndarray = getattr(self.listings, modality)
-        return np.einsum("ij,ij->i", vectors[self.left], vectors[self.right])
+        vectors: Floats = getattr(self.listings, modality)
+        return np.asarray(np.einsum("ij,ij->i", vectors[self.left], vectors[self.right]), dtype=np.float32)
 
-    def missing(self, modality: str) -> np.ndarray:
+    def missing(self, modality: str) -> Floats:
         """How many of the two listings have no vector."""
         absent = np.isnan(getattr(self.listings, modality)[:, 0])
-        return (absent[self.left].astype(np.float32) + absent[self.right]).astype(np.float32)
+        return np.asarray(absent[self.left].astype(np.float32) + absent[self.right], dtype=np.float32)
 
     @cached_property
     def words(self) -> Compared:
@@ -185,23 +197,23 @@ class Batch:
         return self.listings.editions.compare(self.left, self.right)
 
     @cached_property
-    def quantities(self) -> np.ndarray:
+    def quantities(self) -> Floats:
         return self.listings.quantities.difference(self.left, self.right)
 
-    def masked(self, name: str) -> np.ndarray:
+    def masked(self, name: str) -> Floats:
         """1 some in common, -1 both name some and none in common, 0 one side names none."""
         mask = self.listings.masks[name]
         left, right = mask[self.left], mask[self.right]
         both = (left > 0) & (right > 0)
         return np.where(both, np.where(left & right, 1.0, -1.0), 0.0).astype(np.float32)
 
-    def equal(self, attribute: str) -> np.ndarray:
+    def equal(self, attribute: str) -> Floats:
         """1 equal, 0 different, NaN where a side is null."""
         codes = self.listings.codes_of[attribute]
         left, right = codes[self.left], codes[self.right]
         return np.where((left < 0) | (right < 0), np.nan, left == right).astype(np.float32)
 
-    def fuzzy(self, scorer: Callable[..., float], scale: float = 1.0) -> np.ndarray:
+    def fuzzy(self, scorer: Callable[..., float], scale: float = 1.0) -> Floats:
         """A rapidfuzz scorer over the normalised titles, divided by `scale`."""
         from rapidfuzz import process
 
@@ -213,21 +225,21 @@ class Batch:
             dtype=np.float32,
             workers=1,
         )
-        return scores / np.float32(scale)
+        return np.asarray(scores / np.float32(scale), dtype=np.float32)
 
-    def phash_distance(self) -> np.ndarray:
+    def phash_distance(self) -> Floats:
         """Bits in which the 64-bit perceptual hashes differ, NaN where a side has none."""
         hashes, good = self.listings.phash
         bits = _BITS_SET[hashes[self.left] ^ hashes[self.right]].sum(axis=1, dtype=np.float32)
         return np.where(good[self.left] & good[self.right], bits, np.nan).astype(np.float32)
 
-    def price_ratio(self) -> np.ndarray:
+    def price_ratio(self) -> Floats:
         """|log ratio| of the prices, NaN where one is missing or the currencies differ."""
         price, currency = self.listings.price, self.listings.codes_of["currency"]
         ratio = np.abs(np.log(price[self.left]) - np.log(price[self.right]))
         return np.where(currency[self.left] == currency[self.right], ratio, np.nan).astype(np.float32)
 
-    def over(self, values: np.ndarray, smaller: bool) -> np.ndarray:
+    def over(self, values: Floats, smaller: bool) -> Floats:
         """The smaller or the larger of a number that each listing has."""
         left, right = values[self.left], values[self.right]
         return (np.minimum(left, right) if smaller else np.maximum(left, right)).astype(np.float32)

@@ -13,7 +13,7 @@ from rapidfuzz import fuzz
 from rapidfuzz.distance import JaroWinkler, Prefix
 
 from sosie.decider.batch import Batch, Prepared
-from sosie.decider.text_features import Vocabulary
+from sosie.decider.text_features import Floats, Vocabulary
 from sosie.decider.titles import DIMENSIONS
 
 _AT_ONCE = 50_000
@@ -25,18 +25,18 @@ _SAME = 0.02
 
 @dataclass(frozen=True)
 class Feature:
-    """`push` is 1 where a larger value may only speak for a match, -1 where only against one, 0 where it may do either."""
+    """`push` is 1 where a larger value may only speak for a match, -1 only against one, 0 either."""
 
     name: str
     reason: str
-    compute: Callable[[Batch], np.ndarray]
+    compute: Callable[[Batch], Floats]
     push: int = 0
 
 
-def _quantity(*dimensions: str) -> Callable[[Batch], np.ndarray]:
+def _quantity(*dimensions: str) -> Callable[[Batch], Floats]:
     columns = [DIMENSIONS.index(dimension) for dimension in dimensions]
 
-    def largest(batch: Batch) -> np.ndarray:
+    def largest(batch: Batch) -> Floats:
         values = batch.quantities[:, columns]
         known = ~np.isnan(values).all(axis=1)
         return np.where(known, np.nan_to_num(values).max(axis=1), np.nan).astype(np.float32)
@@ -44,23 +44,27 @@ def _quantity(*dimensions: str) -> Callable[[Batch], np.ndarray]:
     return largest
 
 
-def _conflicts(batch: Batch) -> np.ndarray:
-    return (batch.quantities > _SAME).sum(axis=1).astype(np.float32)
+def _conflicts(batch: Batch) -> Floats:
+    return np.asarray((batch.quantities > _SAME).sum(axis=1), dtype=np.float32)
 
 
-def _agreements(batch: Batch) -> np.ndarray:
-    return (batch.quantities <= _SAME).sum(axis=1).astype(np.float32)
+def _agreements(batch: Batch) -> Floats:
+    return np.asarray((batch.quantities <= _SAME).sum(axis=1), dtype=np.float32)
 
 
-def _pack_ratio(batch: Batch) -> np.ndarray:
+def _one_sided(batch: Batch) -> Floats:
+    return batch.listings.quantities.one_sided(batch.left, batch.right)
+
+
+def _pack_ratio(batch: Batch) -> Floats:
     """|log ratio| of the largest counts; a title that names none sells one piece."""
     most = np.nan_to_num(batch.listings.quantities.most[:, DIMENSIONS.index("count")], nan=1.0)
     with np.errstate(divide="ignore"):
         logs = np.log(np.maximum(most, 1.0))
-    return np.minimum(np.abs(logs[batch.left] - logs[batch.right]), 20.0).astype(np.float32)
+    return np.asarray(np.minimum(np.abs(logs[batch.left] - logs[batch.right]), 20.0), dtype=np.float32)
 
 
-def _length(batch: Batch) -> np.ndarray:
+def _length(batch: Batch) -> Floats:
     return np.array([len(text) for text in batch.listings.texts], dtype=np.float32)
 
 
@@ -86,11 +90,11 @@ FEATURES: tuple[Feature, ...] = (
     Feature("rarest_word_both", "each title has a rare word of its own", lambda b: b.words.rarest_on_both),
     Feature("rarest_word_one", "one title has a rare word of its own", lambda b: b.words.rarest_on_one),
     Feature("spelling", "the titles read alike from start to end", lambda b: b.fuzzy(fuzz.ratio, 100)),
-    Feature("spelling_sorted", "the titles read alike in any word order", lambda b: b.fuzzy(fuzz.token_sort_ratio, 100)),
+    Feature("spelling_sorted", "the titles read alike, words sorted", lambda b: b.fuzzy(fuzz.token_sort_ratio, 100)),
     Feature("spelling_set", "one title's words lie within the other's", lambda b: b.fuzzy(fuzz.token_set_ratio, 100)),
     Feature("spelling_part", "one title is a part of the other", lambda b: b.fuzzy(fuzz.partial_ratio, 100)),
     Feature("spelling_start", "the titles start alike", lambda b: b.fuzzy(JaroWinkler.similarity)),
-    Feature("common_start", "letters that the titles have in common at their start", lambda b: b.fuzzy(Prefix.similarity)),
+    Feature("common_start", "letters in common at the titles' start", lambda b: b.fuzzy(Prefix.similarity)),
     Feature("same_title", "the titles are the same", lambda b: b.equal("text"), 1),
     Feature("same_first_word", "the titles start with the same word", lambda b: b.equal("first")),
     Feature("numbers_agree", "the numbers agree (1) or contradict (-1)", lambda b: b.numbers.agreement),
@@ -105,7 +109,7 @@ FEATURES: tuple[Feature, ...] = (
     Feature("editions_alone_more", "edition words that one title alone has", lambda b: b.editions.alone[1]),
     Feature("quantity_conflicts", "quantities that differ (volume, weight, length, …)", _conflicts),
     Feature("quantity_agreements", "quantities that agree", _agreements),
-    Feature("quantity_one_sided", "quantities that one title alone names", lambda b: b.listings.quantities.one_sided(b.left, b.right)),
+    Feature("quantity_one_sided", "quantities that one title alone names", _one_sided),
     Feature("content_difference", "the volumes or weights differ", _quantity("volume", "weight"), -1),
     Feature("length_difference", "the lengths differ", _quantity("length")),
     Feature("technical_difference", "storage, power or charge differ", _quantity("storage", "power", "charge"), -1),
@@ -116,7 +120,6 @@ FEATURES: tuple[Feature, ...] = (
     Feature("same_gtin", "the GTINs are the same (1) or differ (0)", lambda b: b.equal("gtin"), 1),
     Feature("same_brand", "the brands are the same (1) or differ (0)", lambda b: b.equal("brand"), 1),
     Feature("same_category", "the categories are the same (1) or differ (0)", lambda b: b.equal("category"), 1),
-    Feature("same_seller", "the same seller (1) or another (0)", lambda b: b.equal("seller_id")),
     Feature("price_ratio", "the prices differ", Batch.price_ratio, -1),
     Feature("title_length_less", "letters of the shorter title", lambda b: b.over(_length(b), smaller=True)),
     Feature("title_length_more", "letters of the longer title", lambda b: b.over(_length(b), smaller=False)),
@@ -133,7 +136,7 @@ def pair_features(
     text_vectors: pl.DataFrame | None,
     image_vectors: pl.DataFrame | None,
     vocabulary: Vocabulary,
-) -> np.ndarray:
+) -> Floats:
     """Features `[pairs, len(FEATURES)]` float32 of pairs (left_id, right_id), NaN where a listing lacks what it needs.
 
     `listings` has listing_id, title and any of the feed's columns and image_hash, for both sides of every pair;

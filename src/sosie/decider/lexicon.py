@@ -1,4 +1,4 @@
-"""The words that tell variants of one product apart, in the languages of the marketplaces (English, Indonesian, Malay…).
+"""The words that tell variants of one product apart, in the marketplaces' languages (English, Indonesian, Malay…).
 
 Data only. A word that is missing here costs little: the same difference still shows in the tokens and n-grams.
 """
@@ -77,10 +77,12 @@ AUDIENCES: Mapping[str, tuple[str, ...]] = {
     "unisex": ("unisex",),
 }
 
-EDITIONS = frozenset(
-    "pro plus max mini lite light ultra premium deluxe standard basic upgrade edition gen air se neo note prime fold "
-    "refill isi bundle paket set kit combo case cover tempered glass charger cable kabel adapter replacement sparepart "
-    "original ori kw grosir ecer sample tester travel jumbo big small used refurbished second bekas "
-    "professional student home office academic oem retail full version ii iii iv vi vii viii".split()
-)
+EDITIONS = frozenset({
+    "pro", "plus", "max", "mini", "lite", "light", "ultra", "premium", "deluxe", "standard", "basic", "upgrade",
+    "edition", "gen", "air", "se", "neo", "note", "prime", "fold", "refill", "isi", "bundle", "paket", "set", "kit",
+    "combo", "case", "cover", "tempered", "glass", "charger", "cable", "kabel", "adapter", "replacement", "sparepart",
+    "original", "ori", "kw", "grosir", "ecer", "sample", "tester", "travel", "jumbo", "big", "small", "used",
+    "refurbished", "second", "bekas", "professional", "student", "home", "office", "academic", "oem", "retail",
+    "full", "version", "ii", "iii", "iv", "vi", "vii", "viii",
+})  # fmt: skip
 """Words that often stand in one title of two variants (or of a product and its accessory) and not in the other."""

@@ -16,17 +16,16 @@ from sosie.errors import ModelError, SettingsError
 KIND = "decider"
 TREES, CALIBRATION, VOCABULARY = "trees.txt", "calibration.npz", "vocabulary.npz"
 REASON = pl.Struct({"feature": pl.String, "value": pl.Float64, "contribution": pl.Float64})
-DECIDED = pl.Schema(
-    {
-        "left_id": pl.String,
-        "right_id": pl.String,
-        "score": pl.Float64,
-        "verdict": pl.String,
-        "reasons": pl.List(REASON),
-        "blocked_by": pl.List(pl.String),
-        "decider_version": pl.String,
-    }
-)
+_COLUMNS: dict[str, pl.DataType | type[pl.DataType]] = {
+    "left_id": pl.String,
+    "right_id": pl.String,
+    "score": pl.Float64,
+    "verdict": pl.String,
+    "reasons": pl.List(REASON),
+    "blocked_by": pl.List(pl.String),
+    "decider_version": pl.String,
+}
+DECIDED = pl.Schema(_COLUMNS)
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from sosie.decider.titles import DIMENSIONS, Title
 
 WORD_BITS, NGRAM_BITS = 17, 17
 NGRAMS = (3, 4)
 
+Floats = npt.NDArray[np.float32]
+Rows = npt.NDArray[np.int64]
 Sparse = Any
 """A scipy CSR matrix `[listings, hashed terms]`; scipy carries no types."""
 
@@ -31,7 +34,7 @@ def _binary_rows(terms: Iterable[Iterable[str]], bits: int) -> Sparse:
     return matrix
 
 
-def _ngrams(text: str) -> set[str]:
+def ngrams(text: str) -> set[str]:
     """Character n-grams of the title without its blanks, and of its ends: `64 gb` and `64gb` are the same."""
     joined = f"^{text.replace(' ', '')}$"
     return {joined[i : i + n] for n in NGRAMS for i in range(len(joined) - n + 1)}
@@ -41,21 +44,21 @@ def _ngrams(text: str) -> set[str]:
 class Vocabulary:
     """Inverse document frequencies of hashed words `[2**17]` and character n-grams `[2**17]`, float32."""
 
-    word_idf: np.ndarray
-    ngram_idf: np.ndarray
+    word_idf: Floats
+    ngram_idf: Floats
 
     @classmethod
     def fit(cls, titles: list[Title]) -> "Vocabulary":
         """Smoothed idf, log((1 + n) / (1 + df)) + 1 (as scikit-learn has it), rounded to half precision as stored."""
 
-        def idf(rows: Sparse) -> np.ndarray:
+        def idf(rows: Sparse) -> Floats:
             frequency = np.asarray(rows.sum(axis=0)).ravel()
             weights = np.log((1 + len(titles)) / (1 + frequency)) + 1
             return np.asarray(weights, dtype=np.float16).astype(np.float32)
 
         return cls(
             idf(_binary_rows((set(title.words) for title in titles), WORD_BITS)),
-            idf(_binary_rows((_ngrams(title.text) for title in titles), NGRAM_BITS)),
+            idf(_binary_rows((ngrams(title.text) for title in titles), NGRAM_BITS)),
         )
 
     def save(self, path: Path) -> None:
@@ -78,19 +81,19 @@ class Weighted:
     present: Sparse
 
     @classmethod
-    def of(cls, terms: Iterable[Iterable[str]], idf: np.ndarray, bits: int) -> "Weighted":
+    def of(cls, terms: Iterable[Iterable[str]], idf: Floats, bits: int) -> "Weighted":
         present = _binary_rows(terms, bits)
         weight = present.copy()
         weight.data = idf[present.indices]
         return cls(weight, present)
 
     @cached_property
-    def total(self) -> np.ndarray:
+    def total(self) -> Floats:
         return np.asarray(self.weight.sum(axis=1)).ravel()
 
     @cached_property
-    def size(self) -> np.ndarray:
-        return np.diff(self.present.indptr).astype(np.float32)
+    def size(self) -> Floats:
+        return np.asarray(np.diff(self.present.indptr), dtype=np.float32)
 
     @cached_property
     def unit(self) -> Sparse:
@@ -99,11 +102,11 @@ class Weighted:
 
         return normalize(self.weight)
 
-    def cosine(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    def cosine(self, left: Rows, right: Rows) -> Floats:
         """TF-IDF cosine of each pair of rows, `[pairs]`."""
         return np.asarray(self.unit[left].multiply(self.unit[right]).sum(axis=1), dtype=np.float32).ravel()
 
-    def compare(self, left: np.ndarray, right: np.ndarray) -> "Compared":
+    def compare(self, left: Rows, right: Rows) -> "Compared":
         """What each pair of rows shares and what only one side has."""
         a, b = self.weight[left], self.present[right]
         shared = a.multiply(b).tocsr()
@@ -123,72 +126,72 @@ class Weighted:
         )
 
 
-def _sums(rows: Sparse) -> np.ndarray:
+def _sums(rows: Sparse) -> Floats:
     return np.asarray(rows.sum(axis=1), dtype=np.float32).ravel()
 
 
-def _maxima(rows: Sparse) -> np.ndarray:
+def _maxima(rows: Sparse) -> Floats:
     return np.asarray(rows.max(axis=1).todense(), dtype=np.float32).ravel()
 
 
 @dataclass(frozen=True)
 class Compared:
-    """Sums of idf per pair: shared, in all on each side; the rarest term that is shared, and that one side alone has."""
+    """Per pair, by idf: what is shared, the total of each side, the rarest term that is shared, and each side's own."""
 
-    shared: np.ndarray
-    shared_count: np.ndarray
-    rarest_shared: np.ndarray
-    rarest_left: np.ndarray
-    rarest_right: np.ndarray
-    total_left: np.ndarray
-    total_right: np.ndarray
-    size_left: np.ndarray
-    size_right: np.ndarray
+    shared: Floats
+    shared_count: Floats
+    rarest_shared: Floats
+    rarest_left: Floats
+    rarest_right: Floats
+    total_left: Floats
+    total_right: Floats
+    size_left: Floats
+    size_right: Floats
 
     @property
-    def jaccard(self) -> np.ndarray:
+    def jaccard(self) -> Floats:
         return _share(self.shared, self.total_left + self.total_right - self.shared)
 
     @property
-    def overlap(self) -> np.ndarray:
+    def overlap(self) -> Floats:
         """Share of the lighter side that the other has too."""
         return _share(self.shared, np.minimum(self.total_left, self.total_right))
 
     @property
-    def coverage(self) -> np.ndarray:
+    def coverage(self) -> Floats:
         """Share of the heavier side that the other has too."""
         return _share(self.shared, np.maximum(self.total_left, self.total_right))
 
     @property
-    def lesser_remainder(self) -> np.ndarray:
+    def lesser_remainder(self) -> Floats:
         """Rarity of what the lighter side alone has: small where one title contains the other."""
         return np.minimum(self.total_left, self.total_right) - self.shared
 
     @property
-    def rarest_on_both(self) -> np.ndarray:
+    def rarest_on_both(self) -> Floats:
         """Rarest unshared term of the side where it is less rare: high only where *each* side names something else."""
         return np.minimum(self.rarest_left, self.rarest_right)
 
     @property
-    def rarest_on_one(self) -> np.ndarray:
+    def rarest_on_one(self) -> Floats:
         return np.maximum(self.rarest_left, self.rarest_right)
 
     @property
-    def alone(self) -> tuple[np.ndarray, np.ndarray]:
+    def alone(self) -> tuple[Floats, Floats]:
         """Terms that only one side has: the smaller and the larger of the two counts."""
         left, right = self.size_left - self.shared_count, self.size_right - self.shared_count
         return np.minimum(left, right), np.maximum(left, right)
 
     @property
-    def agreement(self) -> np.ndarray:
-        """1 something shared and nothing on its own on both sides; -1 both name some and share none; NaN a side has none."""
+    def agreement(self) -> Floats:
+        """1 shared with nothing beside it on a side; -1 both have some, none shared; 0 between; NaN a side has none."""
         both = (self.size_left > 0) & (self.size_right > 0)
         lesser, _ = self.alone
         value = np.where(self.shared_count == 0, -1.0, np.where(lesser == 0, 1.0, 0.0))
         return np.where(both, value, np.nan).astype(np.float32)
 
 
-def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+def _share(part: Floats, whole: Floats) -> Floats:
     return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
 
 
@@ -196,8 +199,8 @@ def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 class Quantities:
     """Smallest and largest quantity `[listings, dimensions]` in base units, NaN where a title names none."""
 
-    least: np.ndarray
-    most: np.ndarray
+    least: Floats
+    most: Floats
 
     @classmethod
     def of(cls, titles: list[Title]) -> "Quantities":
@@ -209,13 +212,13 @@ class Quantities:
                 least[row, column], most[row, column] = values[0], values[-1]
         return cls(least, most)
 
-    def difference(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
-        """|log ratio| of the quantities by dimension `[pairs, dimensions]`, the larger of least and most; NaN unless both have one."""
+    def difference(self, left: Rows, right: Rows) -> Floats:
+        """|log ratio| `[pairs, dimensions]`, the larger of the least's and the most's; NaN unless both have one."""
         with np.errstate(divide="ignore", invalid="ignore"):
             least = np.abs(np.log(self.least[left]) - np.log(self.least[right]))
             most = np.abs(np.log(self.most[left]) - np.log(self.most[right]))
-        return np.minimum(np.maximum(least, most), 20.0)
+        return np.asarray(np.minimum(np.maximum(least, most), 20.0), dtype=np.float32)
 
-    def one_sided(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    def one_sided(self, left: Rows, right: Rows) -> Floats:
         """How many dimensions only one of the two titles names, `[pairs]`."""
-        return (np.isnan(self.most[left]) != np.isnan(self.most[right])).sum(axis=1).astype(np.float32)
+        return np.asarray((np.isnan(self.most[left]) != np.isnan(self.most[right])).sum(axis=1), dtype=np.float32)

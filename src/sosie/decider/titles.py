@@ -81,7 +81,7 @@ def _mask(words: list[str], bits: Mapping[str, int]) -> int:
 
 
 def _value(number: str) -> float:
-    """`4,5` and `4.5` are four and a half; `1.000` and `1,000` are a thousand, as either sign groups digits somewhere."""
+    """`4,5` and `4.5` are four and a half; `1.000` and `1,000` a thousand, as either sign groups digits somewhere."""
     if _THOUSANDS.fullmatch(number) and not number.startswith("0"):
         return float(re.sub(r"[.,]", "", number))
     head, *tail = re.split(r"[.,]", number)

@@ -84,5 +84,5 @@ def squeezed(data: bytes, size: int) -> Pixels:
 
 
 def square(image: Image.Image, size: int) -> Pixels:
-    """uint8 [size, size, 3] of an RGB picture. Aspect is given up: a re-listing changes it, and learning allows for it."""
+    """uint8 [size, size, 3] of an RGB picture. Its aspect is given up: re-listings change that too."""
     return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, reducing_gap=3.0))

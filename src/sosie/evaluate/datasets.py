@@ -77,9 +77,9 @@ def load(path: Path) -> Dataset:
     if len(tables) == 1:
         return _checked(tables[0])
     entries = sorted(entry.name + "/" * entry.is_dir() for entry in path.iterdir())
-    found = ", ".join(entries[:10]) + (f" and {len(entries) - 10} more" if len(entries) > 10 else "")
+    listed = ", ".join(entries[:10]) + (f" and {len(entries) - 10} more" if len(entries) > 10 else "")
     what = "several labelled CSVs; give one of them by its own path" if tables else "nothing in a known shape"
-    raise DatasetError(f"{path} holds {what} (found: {found or 'an empty folder'}). It can be:\n{SHAPES}")
+    raise DatasetError(f"{path} holds {what} (found: {listed or 'an empty folder'}). It can be:\n{SHAPES}")
 
 
 def _table(file: Path, name: str, *, strict: bool) -> Dataset | None:

@@ -31,7 +31,8 @@ def read(folder: Path) -> Dataset:
             fields = line.split("\t")
             if len(fields) != 3 or fields[2].strip() not in ("0", "1"):
                 raise DatasetError(
-                    f"{file}, line {number}: expected two records and a label 0 or 1, separated by tabs; found {len(fields)} fields."
+                    f"{file}, line {number}: expected two records and a label 0 or 1, separated by tabs; "
+                    f"found {len(fields)} fields."
                 )
             left, right = (_listing(listings, side, text) for side, text in zip("lr", fields[:2], strict=True))
             pairs.append((left, right, fields[2].strip() == "1", part))

@@ -57,18 +57,21 @@ def nearest(vectors: Floats32, k: int, *, block: int = 1024) -> Links:
     return Links.of(np.concatenate(left), np.concatenate(right), np.concatenate(scores))
 
 
-def fit_threshold(links: Links, groups: Ints, free: Ints | None = None) -> float:
+def fit_threshold(
+    links: Links, groups: Ints, *, rows: npt.NDArray[np.bool_] | None = None, free: Ints | None = None
+) -> float:
     """The threshold of the best mean row F1, found exactly: links are let in one by one, best first.
 
-    `groups` is int64 [n]. `free` are pairs, int64 [f, 2], that count as matched whatever the threshold.
+    `groups` is int64 [n]. Only `rows` (bool [n], default all) are scored, though every row can be linked to them.
+    `free` are pairs, int64 [f, 2], that count as matched whatever the threshold.
     """
     n = len(groups)
     sizes = np.bincount(groups, minlength=int(groups.max()) + 1)[groups].astype(np.float64)
     pairs, scores = links.pairs, links.scores.astype(np.float64)
     if free is not None and len(free):
         pairs = np.concatenate([free, pairs])
-        scores = np.concatenate([np.full(len(free), np.inf), scores])
-        kept = Links.of(pairs[:, 0], pairs[:, 1], scores.astype(np.float32))
+        given = np.full(len(free), np.inf)
+        kept = Links.of(pairs[:, 0], pairs[:, 1], np.concatenate([given, scores]).astype(np.float32))
         pairs, scores = kept.pairs, kept.scores.astype(np.float64)
     if not np.isfinite(scores).any():
         return 1.0
@@ -88,22 +91,20 @@ def fit_threshold(links: Links, groups: Ints, free: Ints | None = None) -> float
     f1_before = 2 * (shared - row_hits) / (predicted - 1 + sizes[by_row])
     gain = np.empty(len(ends))
     gain[arrival] = f1 - f1_before
+    if rows is not None:
+        gain *= rows[ends]
     total = np.cumsum(gain.reshape(-1, 2).sum(1))
     ranked = scores[order]
     last_of_score = np.append(ranked[1:] != ranked[:-1], True) & np.isfinite(ranked)
     places = np.flatnonzero(last_of_score)
     best = places[np.argmax(total[places])]
-    if total[best] <= (total[np.isinf(ranked).sum() - 1] if np.isinf(ranked).any() else 0.0):
-        return float(np.nextafter(ranked[places[0]], np.inf))
-    if best + 1 == len(ranked):
-        return float(ranked[best])
-    # Half way to the next score: as far from either side as the data allow.
-    return float((ranked[best] + ranked[best + 1]) / 2)
+    fixed = int(np.isinf(ranked).sum())
+    if total[best] <= (total[fixed - 1] if fixed else 0.0):
+        return float(np.nextafter(np.float32(ranked[fixed]), np.float32(np.inf)))  # none of them helps
+    return float(ranked[best])
 
 
-def pair_recall(links: Links, groups: Ints) -> float:
-    """Share of the true pairs that are among the links, whatever their score."""
-    sizes = np.bincount(groups)
-    actual = int((sizes * (sizes - 1) // 2).sum())
-    hits = int((groups[links.pairs[:, 0]] == groups[links.pairs[:, 1]]).sum())
-    return hits / actual if actual else 1.0
+def union(*pairs: Ints) -> Ints:
+    """Pairs that are in any of these, each once, smaller row first."""
+    every = np.concatenate(pairs)
+    return np.unique(np.sort(every, axis=1), axis=0) if len(every) else every.reshape(0, 2)

@@ -102,6 +102,12 @@ def macro_f1(predicted: npt.NDArray[np.bool_], actual: npt.NDArray[np.bool_]) ->
     return (binary(predicted, actual).f1 + binary(~predicted, ~actual).f1) / 2
 
 
+def pair_recall(pairs: Ints, groups: Ints) -> float:
+    """Share of the true pairs that are among `pairs`, int64 [m, 2], each once."""
+    counts = counts_of_pairs(pairs, groups)
+    return score(counts).pairwise.recall
+
+
 def codes(labels: pl.Series) -> Ints:
     """int64 [n] class numbers of any labels."""
     return labels.rank("dense").to_numpy().astype(np.int64) - 1

@@ -17,14 +17,15 @@ def recognises(folder: Path) -> bool:
 
 
 def read(folder: Path) -> Dataset:
-    """The last state of each listing that is still live after the last hour; malformed rows are no listings."""
+    """The last state of each listing that is live after the last hour, with its true product."""
     truth_file = _truth_file(folder)
     assert truth_file is not None
     truth = _READERS[truth_file.suffix](truth_file)
     group = next((name for name in _GROUPS if name in truth.columns), None)
     if group is None or "listing_id" not in truth.columns:
         raise DatasetError(
-            f"{truth_file} has the columns {', '.join(truth.columns)}; needed are listing_id and one of {', '.join(_GROUPS)}."
+            f"{truth_file} has the columns {', '.join(truth.columns)}; "
+            f"needed are listing_id and one of {', '.join(_GROUPS)}."
         )
     truth = truth.select(pl.col("listing_id").cast(pl.String), pl.col(group).cast(pl.String).alias("group"))
     truth = truth.drop_nulls().unique("listing_id", keep="first", maintain_order=True)
@@ -36,10 +37,14 @@ def read(folder: Path) -> Dataset:
     live = (
         pl.concat(states)
         .filter(pl.col("updated_at").is_not_null())
-        .sort("updated_at", maintain_order=True)
+        .join(_spoilt(folder), on=["hour", "listing_id"], how="left", maintain_order="left")
+        # A row that was broken on purpose counts only for a listing that has no other.
+        .sort(pl.col("spoilt").is_null(), "updated_at", maintain_order=True)
         .unique("listing_id", keep="last", maintain_order=True)
         .filter(~pl.col("is_deleted").fill_null(False), pl.col("title").str.strip_chars().str.len_chars() > 0)
         .join(truth.select("listing_id"), on="listing_id", how="semi")
+        .select(*FEED)
+        .sort("listing_id")
     )
     truth = truth.join(live.select("listing_id"), on="listing_id", how="semi")
     return Dataset(folder.resolve().name, "simulate", live, truth, pl.DataFrame(schema=PAIRS), landing.resolve())
@@ -47,6 +52,16 @@ def read(folder: Path) -> Dataset:
 
 def _truth_file(folder: Path) -> Path | None:
     return next((file for suffix in _READERS if (file := folder / f"truth{suffix}").is_file()), None)
+
+
+def _spoilt(folder: Path) -> pl.DataFrame:
+    """hour, listing_id, spoilt of the rows that the simulator broke, where it told."""
+    told = folder / "truth_hours.parquet"
+    schema = {"hour": pl.String, "listing_id": pl.String, "rule": pl.String}
+    rows = pl.read_parquet(told, columns=list(schema)) if told.is_file() else pl.DataFrame(schema=schema)
+    return rows.filter(pl.col("rule").is_not_null()).select("hour", "listing_id", spoilt="rule").unique(
+        ["hour", "listing_id"]
+    )
 
 
 def _states(file: Path) -> pl.DataFrame | None:
@@ -58,9 +73,8 @@ def _states(file: Path) -> pl.DataFrame | None:
     if not {"listing_id", "title", "updated_at"} <= set(rows.columns):
         return None
     loose = {name: dtype for name, dtype in FEED.items() if name in rows.columns}
-    return feed(rows.select(_lenient(name, dtype, rows.schema[name]) for name, dtype in loose.items())).filter(
-        pl.col("listing_id").is_not_null()
-    )
+    held = feed(rows.select(_lenient(name, dtype, rows.schema[name]) for name, dtype in loose.items()))
+    return held.filter(pl.col("listing_id").is_not_null()).with_columns(hour=pl.lit(file.parent.name))
 
 
 def _lenient(name: str, dtype: object, held: pl.DataType) -> pl.Expr:

@@ -1,6 +1,6 @@
-"""The baseline that Sosie has to beat: TF-IDF cosine of titles above a fitted threshold, and equal perceptual hashes."""
+"""What the baseline that Sosie has to beat is made of: TF-IDF cosine of titles, and equal perceptual hashes."""
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -17,23 +17,27 @@ FLOOR = 0.25
 
 _BLOCK = 512
 
+_MANY = 1_000
+"""From here on an n-gram that only one title has is left out: it can't be shared, and there are millions."""
+
+Analyzer = Literal["word", "char"]
+
 
 def titles_of(listings: pl.DataFrame) -> list[str]:
     """Clean titles, an empty one where there is none."""
     return listings.select(clean_titles(pl.col("title")).fill_null(""))["title"].to_list()
 
 
-def weights(titles: list[str]) -> Any:
-    """TF-IDF rows of unit length, scipy CSR [n, terms]: character n-grams of 3 to 5 within words."""
+def weights(titles: list[str], analyzer: Analyzer = "word") -> Any:
+    """TF-IDF rows of unit length, scipy CSR [n, terms]: words, or character 3- to 5-grams within words."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    vectorizer = TfidfVectorizer(
-        analyzer="char_wb", ngram_range=(3, 5), sublinear_tf=True, min_df=2, max_df=0.2, dtype=np.float32
+    terms: dict[str, Any] = (
+        {"analyzer": "word", "token_pattern": r"\w+"}
+        if analyzer == "word"
+        else {"analyzer": "char_wb", "ngram_range": (3, 5), "min_df": 2 if len(titles) > _MANY else 1}
     )
-    try:
-        return vectorizer.fit_transform(titles)
-    except ValueError:  # too few titles for the frequency limits: nothing is both shared and telling
-        return TfidfVectorizer(analyzer="char_wb", ngram_range=(1, 5), dtype=np.float32).fit_transform(titles)
+    return TfidfVectorizer(**terms, sublinear_tf=True, dtype=np.float32).fit_transform(titles)
 
 
 def nearest(rows: Any, k: int = NEIGHBOURS, floor: float = FLOOR) -> Links:
@@ -66,5 +70,3 @@ def equal_hashes(listings: pl.DataFrame, limit: int = 200) -> Ints:
     hashed = hashed.filter(pl.col("key").is_not_null(), pl.len().over("key").is_between(2, limit))
     pairs = hashed.join(hashed, on="key", suffix="_right").filter(pl.col("row") < pl.col("row_right"))
     return pairs.select("row", "row_right").sort("row", "row_right").to_numpy().astype(np.int64)
-
-

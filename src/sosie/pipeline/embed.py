@@ -12,8 +12,7 @@ import polars as pl
 from sosie.artifacts import Artifact
 from sosie.lake import Lake
 from sosie.listings import clean_titles
-from sosie.pictures import Thumbnails
-from sosie.pipeline.ingest import changes
+from sosie.pipeline.ingest import changes, thumbnails
 from sosie.pipeline.run import Run, Tally, step
 from sosie.settings import Settings
 from sosie.tables import DIM, IMAGE_EMBEDDINGS, LISTINGS, TEXT_EMBEDDINGS, VECTOR, Table
@@ -93,12 +92,12 @@ def _encode(settings: Settings, modality: Modality, contents: pl.DataFrame) -> n
 
     from sosie.embedding.image import ImageEncoder
 
-    thumbnails = Thumbnails(f"{settings.lake_uri.rstrip('/')}/pictures")
+    pictures = thumbnails(settings)
     image = ImageEncoder.load(settings.models / "image", threads=settings.embedding.threads)
     hashes: Sequence[str] = contents["image_hash"].to_list()
     batch = settings.embedding.batch_size
     parts = [
-        image.encode([thumbnails.get(hash_) for hash_ in some], batch)
+        image.encode([pictures.get(hash_) for hash_ in some], batch)
         for some in batched(hashes, batch * 32)  # bounds the thumbnails in memory
     ]
     return np.concatenate(parts)

@@ -7,6 +7,7 @@ import polars as pl
 from sosie import landing, pictures
 from sosie.listings import IGNORED, KINDS, detect
 from sosie.pipeline.run import Run, Tally, log, step
+from sosie.settings import Settings
 from sosie.tables import CHANGES, FEED, LISTINGS, QUARANTINE, RUNS
 
 
@@ -20,14 +21,15 @@ def validate(run: Run, tally: Tally) -> None:
 
     history = run.lake.read(RUNS, pl.col("run_id") != run.id, columns=["run_id", "files"])
     taken = {
-        f"{file['sha256']}:{file['path']}": row["run_id"]
+        landing.key(file["path"], file["sha256"]): row["run_id"]
         for row in history.iter_rows(named=True)
         for file in row["files"]
     }
     files = landing.files(run.settings.landing, run.id, taken)
     if not files:
         log.warning("no landing file for this hour", landing=str(run.settings.landing))
-    frames = [landing.read(run.settings.landing, file) for file in files]
+    drift = run.settings.validation.allow_extra_columns
+    frames = [landing.read(run.settings.landing, file, allow_extra_columns=drift) for file in files]
     rows = pl.concat(frames) if frames else landing.empty()
     rows = _with_pictures(run, rows)
 
@@ -58,7 +60,7 @@ def validate(run: Run, tally: Tally) -> None:
         files=len(files),
         rows_read=rows.height,
         rows_accepted=checked.accepted.height,
-        rows_quarantined=rows.height - checked.accepted.height,
+        rows_quarantined=checked.rejected,
         pictures_refused=rows.filter(pl.col("picture_fault_rule").is_not_null()).height,
     )
 
@@ -79,7 +81,7 @@ def _with_pictures(run: Run, rows: pl.DataFrame) -> pl.DataFrame:
     seen = pictures.inspect(
         uris,
         root=run.settings.pictures_root,
-        thumbnails=pictures.Thumbnails(f"{run.settings.lake_uri.rstrip('/')}/pictures"),
+        thumbnails=thumbnails(run.settings),
         rules=run.settings.validation,
     )
     looked = pl.DataFrame(
@@ -118,6 +120,11 @@ def detect_changes(run: Run, tally: Tally) -> None:
     # Rows that an earlier try of this hour has stored look unchanged now; they were not.
     ignored["unchanged"] = accepted.height - sum(counts.values()) - ignored["stale"] - ignored["superseded"]
     tally(**counts, **ignored)
+
+
+def thumbnails(settings: Settings) -> pictures.Thumbnails:
+    """Where pictures are kept once they were seen."""
+    return pictures.Thumbnails(f"{settings.lake_uri.rstrip('/')}/pictures")
 
 
 def changes(run: Run) -> pl.DataFrame:

@@ -6,12 +6,11 @@ from typing import Any
 
 import polars as pl
 
-from sosie import alerts
+from sosie import alerts, judgements
 from sosie.artifacts import Artifact
 from sosie.lake import Lake
-from sosie.pictures import Thumbnails
 from sosie.pipeline.embed import MODALITIES, latest, version
-from sosie.pipeline.ingest import changes
+from sosie.pipeline.ingest import changes, thumbnails
 from sosie.pipeline.run import Counts, Run, Tally, step
 from sosie.settings import Settings
 from sosie.tables import DECISIONS, PAIRS, RUNS
@@ -29,8 +28,8 @@ def publish_features(run: Run, tally: Tally) -> None:
     )
     decisions = run.lake.read(DECISIONS, pl.col("event_timestamp") == run.hour)
     published = features.publish(run.settings, text, image, decisions)
-    tally.wrote += published.pop("written", 0)
-    tally(**published)
+    tally.wrote += published["text"] + published["image"] + published["decisions"]
+    tally(text_rows=published["text"], image_rows=published["image"], decision_rows=published["decisions"])
 
 
 @step
@@ -38,6 +37,7 @@ def report(run: Run, tally: Tally) -> None:
     """Put the steps' records together as the run's manifest, and write its page."""
     from sosie import report as page
 
+    pictures = thumbnails(run.settings)
     made = manifest(run)
     tally.written(run.lake.upsert(RUNS, pl.DataFrame([_row(made)], schema=RUNS.schema), run_id=run.id))
     page.write(
@@ -46,7 +46,7 @@ def report(run: Run, tally: Tally) -> None:
             run.lake,
             run.id,
             made,
-            pictures=Thumbnails(f"{run.settings.lake_uri.rstrip('/')}/pictures").find,
+            pictures=pictures.get,
             example_pairs=run.settings.report.example_pairs,
             data_docs="data_docs/index.html" if (run.settings.reports / run.id / "data_docs").is_dir() else None,
         ),
@@ -57,8 +57,9 @@ def report(run: Run, tally: Tally) -> None:
 @step
 def alert(run: Run, tally: Tally) -> None:
     """Send what follows from the manifest, and what earlier runs could not deliver."""
-    waiting = run.lake.scan(PAIRS).filter(pl.col("verdict") == "review").select(pl.len()).collect().item()
-    found = alerts.rules(manifest(run), run.settings, review_queue=waiting)
+    unsure = run.lake.read(PAIRS, pl.col("verdict") == "review", columns=["left_id", "right_id"])
+    waiting = unsure.join(judgements.active(run.lake), on=["left_id", "right_id"], how="anti")
+    found = alerts.rules(manifest(run), run.settings, review_queue=waiting.height)
     tally(**alerts.deliver(run.lake, found, settings=run.settings.alerts, run_id=run.id))
 
 

@@ -12,12 +12,16 @@ PLOTLY = "plotly.min.js"
 
 @dataclass(frozen=True)
 class Flow:
-    """`amount` of things go from `source` to `target`; `tone` names a colour of the page's theme."""
+    """`amount` of things go from `source` to `target`; `tone` names a colour of the page's theme.
+
+    A `deep` one only says again where its source ends up; a narrow page leaves it out.
+    """
 
     source: str
     target: str
     amount: int
     tone: str
+    deep: bool = False
 
 
 def listing_flow(count: Counts) -> list[Flow]:
@@ -39,7 +43,9 @@ def listing_flow(count: Counts) -> list[Flow]:
         Flow("Rows read", "Quarantined", count("validate.rows_quarantined"), "bad"),
     ]
     flows += [Flow("Accepted", label, count(f"detect_changes.{name}"), tone) for label, name, _, tone in kinds]
-    flows += [Flow(label, target, count(f"detect_changes.{name}"), tone) for label, name, target, tone in kinds]
+    flows += [
+        Flow(label, target, count(f"detect_changes.{name}"), tone, deep=True) for label, name, target, tone in kinds
+    ]
     return [flow for flow in flows if flow.amount > 0]
 
 

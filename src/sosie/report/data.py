@@ -93,7 +93,7 @@ class ReportData:
 
     manifest: Mapping[str, Any]
     pairs: tuple[Pair, ...] = ()
-    pairs_found: Mapping[str, int] | None = None  # by verdict; None takes the manifest's
+    pairs_found: Mapping[str, int] = field(default_factory=dict)  # by verdict, those with a new verdict or score
     clusters: tuple[Cluster, ...] = ()
     clusters_found: int = 0
     broken_rules: tuple[BrokenRule, ...] = ()

@@ -2,10 +2,13 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import polars as pl
+import structlog
 
+from sosie.errors import SosieError
 from sosie.lake import Lake
 from sosie.report.counts import Counts
 from sosie.report.data import (
@@ -20,8 +23,10 @@ from sosie.report.data import (
 )
 from sosie.tables import CLUSTER_EVENTS, CLUSTERS, LISTINGS, PAIRS, QUARANTINE, RUNS
 
+log = structlog.get_logger(__name__)
+
 Pictures = Callable[[str], bytes | None]
-"""Encoded thumbnail of an image hash, None where there is none."""
+"""Encoded thumbnail of an image hash; None, or a `SosieError`, where there is none. Called from several threads."""
 
 CLUSTERS_SHOWN = 24
 MEMBERS_SHOWN = 8
@@ -29,6 +34,7 @@ ROWS_SHOWN_PER_RULE = 5
 PAIRS_PER_LISTING = 2
 SCORE_BINS = 20
 RUNS_SHOWN = 24
+PICTURES_AT_ONCE = 8
 
 # What a reader should look at first: a merge or split is the likeliest to be wrong.
 _KINDS = ("merged", "split", "dissolved", "shrank", "grew", "formed")
@@ -153,12 +159,23 @@ def _listings(lake: Lake, wanted: Iterable[str], pictures: Pictures) -> dict[str
     found = {listing_id: Listing(listing_id) for listing_id in wanted}
     fields = [name for name in Listing.__dataclass_fields__ if name != "picture"]
     rows = lake.lookup(LISTINGS, "listing_id", list(found), columns=[*fields, "image_hash"])
+    with ThreadPoolExecutor(PICTURES_AT_ONCE) as pool:  # an object store answers slowly, but many at once
+        shown = dict(
+            pool.map(lambda image_hash: (image_hash, _picture(pictures, image_hash)), rows["image_hash"].unique())
+        )
     for row in rows.iter_rows(named=True):
         image_hash = row.pop("image_hash")
-        found[row["listing_id"]] = Listing(
-            **{**row, "title": row["title"] or ""}, picture=pictures(image_hash) if image_hash else None
-        )
+        found[row["listing_id"]] = Listing(**{**row, "title": row["title"] or ""}, picture=shown[image_hash])
     return found
+
+
+def _picture(pictures: Pictures, image_hash: str | None) -> bytes | None:
+    """The thumbnail, or None with a word in the log: a page without one picture is better than no page."""
+    try:
+        return pictures(image_hash) if image_hash else None
+    except SosieError as error:
+        log.warning("The report leaves a picture out", image_hash=image_hash, error=str(error))
+        return None
 
 
 def _broken_rules(rows: pl.DataFrame) -> Iterable[BrokenRule]:

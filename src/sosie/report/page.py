@@ -24,6 +24,7 @@ PICTURE_QUALITY = 76
 PAIRS_OPEN = 6
 REASONS_SHOWN = 6
 ROW_LETTERS = 600
+FILES_SHOWN = 20
 
 
 def write(folder: Path, data: ReportData) -> Path:
@@ -43,9 +44,6 @@ def write(folder: Path, data: ReportData) -> Path:
 def render(data: ReportData) -> str:
     """The page as HTML."""
     count = data.counts
-    found = data.pairs_found
-    match = count("match.match") if found is None else found.get("match", 0)
-    review = count("match.review") if found is None else found.get("review", 0)
     listing_flow, pair_flow = charts.listing_flow(count), charts.pair_flow(count)
     script = (TEMPLATES / "report.js").read_text()
     return (
@@ -54,11 +52,7 @@ def render(data: ReportData) -> str:
         .render(
             data=data,
             count=count,
-            match=match,
-            review=review,
-            headline=words.headline(data.run_id, count, match=match, review=review).removeprefix(
-                f"Hour {data.run_id}: "
-            ),
+            headline=words.headline(count),
             flows=[
                 ("Listings", listing_flow, charts.sankey(listing_flow, label="What happened to this hour's listings")),
                 ("Pairs", pair_flow, charts.sankey(pair_flow, label="What was decided about the candidate pairs")),
@@ -73,6 +67,7 @@ def render(data: ReportData) -> str:
             pairs_open=PAIRS_OPEN,
             reasons_shown=REASONS_SHOWN,
             row_letters=ROW_LETTERS,
+            files_shown=FILES_SHOWN,
             words=words,
         )
     )
@@ -104,7 +99,7 @@ def _environment() -> Environment:
     return environment
 
 
-@lru_cache(maxsize=2_000)
+@lru_cache(maxsize=512)
 def picture_uri(picture: bytes | None) -> str:
     """The picture as a small JPEG data URI; "" where there is none, or it can't be read."""
     if not picture:

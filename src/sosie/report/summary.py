@@ -20,25 +20,26 @@ def summary(
 ) -> RenderableType:
     """What one run did. `accuracy` holds shares by name (precision, recall, …) against a known truth."""
     count = Counts(manifest)
-    match, review = count("match.match"), count("match.review")
-    parts: list[RenderableType] = [_facts(count, match, review), Text(), _steps(manifest)]
+    parts: list[RenderableType] = [Text(words.headline(count) + ".", style="bold"), Text(), _facts(count)]
+    parts += [Text(), _steps(manifest)]
     if accuracy:
         parts += [Text(), _accuracy(accuracy)]
     if report is not None:
         parts += [Text(), Text.assemble(("Report  ", "bold"), (report.as_uri(), "cyan"), overflow="fold")]
-    title = words.headline(str(manifest["run_id"]), count, match=match, review=review)
-    return Panel(Group(*parts), title=Text(title, style="bold"), title_align="left", border_style="dim", padding=(1, 2))
+    title = Text(f"Sosie · hour {manifest['run_id']}", style="bold")
+    return Panel(Group(*parts), title=title, title_align="left", border_style="dim", padding=(1, 2))
 
 
-def _facts(count: Counts, match: int, review: int) -> Table:
+def _facts(count: Counts) -> Table:
     known = count.total("embed", ("text_cached", "image_cached"))
     rows = (
         ("Listings read", count("validate.rows_read"), _aside(count("validate.rows_quarantined"), "quarantined")),
         ("Changed", count.changed, _aside(count("detect_changes.unchanged"), "unchanged, at no cost")),
         ("Vectors computed", count.embedded, _aside(known, "known already")),
         ("Pairs compared", count("match.candidates"), ""),
-        ("Matches", match, _aside(review, "for a person")),
-        ("Clusters touched", count("cluster.clusters"), _events(count)),
+        ("Matches", count("match.match"), _aside(count("match.review"), "for a person")),
+        ("Clusters", count("cluster.clusters"), _events(count)),
+        ("Duplicates", count("cluster.duplicates"), "in the catalogue now"),
     )
     table = Table.grid(padding=(0, 2))
     table.add_column()

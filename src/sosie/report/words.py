@@ -161,24 +161,27 @@ def _key(word: str) -> str:
     return folded.strip(".,;:!?()[]{}\"'*|/-–—~") or folded
 
 
-def headline(run_id: str, count: Counts, *, match: int, review: int) -> str:
-    """The hour in one sentence."""
+def headline(count: Counts) -> str:
+    """The hour in one sentence, from the manifest's counts."""
     read, changed = count("validate.rows_read"), count.changed
     if not read:
-        return f"Hour {run_id}: no rows came, nothing changed."
+        return "No rows came, nothing changed"
+    match, review = count("match.match"), count("match.review")
     parts = [f"{number(changed)} of {number(read)} listings changed"]
     if match:
-        touched = count.total("cluster", ("formed", "grew", "merged"))
-        within = f" in {plural(touched, 'cluster')}" if touched else ""
-        parts.append(f"{plural(match, 'new duplicate pair')}{within}")
+        moved = [(kind, count(f"cluster.{kind}")) for kind in ("formed", "grew", "merged", "split")]
+        clusters = sum(amount for _, amount in moved)
+        found = f"{number(match)} {'pair matches' if match == 1 else 'pairs match'}"
+        parts.append(
+            f"{found} and {plural(clusters, 'cluster')} changed" if clusters else f"{found}, no cluster changed"
+        )
     else:
-        parts.append("no new duplicates")
-    parts.append(
-        f"{plural(review, 'pair')} {'needs' if review == 1 else 'need'} a person" if review else "none in doubt"
-    )
+        parts.append("no pair matches")
+    if review:
+        parts.append(f"{plural(review, 'pair')} {'needs' if review == 1 else 'need'} a person")
     if refused := count("validate.rows_quarantined"):
         parts.append(f"{plural(refused, 'row')} quarantined")
-    return f"Hour {run_id}: {'; '.join(parts)}."
+    return "; ".join(parts)
 
 
 def plural(count: int, noun: str) -> str:

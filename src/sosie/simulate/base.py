@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from sosie.errors import DatasetError
-from sosie.simulate.products import Photo, Product, bundle_of, gtin, identity
+from sosie.simulate.products import Photo, Product, bundle_of, gtin, identity, share_of_hue
 
 COLUMNS = ("id", "title", "category", "image")
 OPTIONAL = ("colour", "gender", "season", "usage", "second_image", "brand", "price")
@@ -124,7 +124,7 @@ def _family(
     if rng.random() >= family_share:
         yield base
         return
-    ways = ["bundle"] + ["size"] * (top in SIZES) + ["colour"] * (colour in HUES)
+    ways = ["bundle"] + ["size"] * (top in SIZES) + ["colour"] * _shows(base, colour)
     chosen = [ways[i] for i in rng.permutation(len(ways))][: int(rng.integers(1, len(ways) + 1))]
     if "size" in chosen:  # then every one of the family says its size
         first, *others = rng.permutation(SIZES[top])[: int(rng.integers(2, 4))].tolist()
@@ -138,6 +138,11 @@ def _family(
         yield _coloured(base, colour, seed, rng)
     if "bundle" in chosen:
         yield bundle_of(base, seed, shows_one=bool(rng.random() < 0.4))
+
+
+def _shows(product: Product, colour: str) -> bool:
+    """Whether `colour` can be turned, and is there to be turned in each of the product's pictures."""
+    return colour in HUES and all(share_of_hue(shot.render(), HUES[colour]) > 0.07 for shot in product.views)
 
 
 def _sized(product: Product, size: str, seed: int) -> Product:

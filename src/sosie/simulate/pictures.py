@@ -20,10 +20,11 @@ SHORTEST, LONGEST = 96, 640
 
 SHOP_NAMES = (
     "bestpickID", "toko_murah88", "happy-shop", "MEGA STORE", "city outlet", "Lucky Mall", "shop.example",
-    "Kaufladen24", "www.deals.example", "la boutique", "Casa Directa", "GROSIR JAYA", "official reseller", "my closet", "DealZone",
+    "Kaufladen24", "www.deals.example", "la boutique", "Casa Directa", "GROSIR JAYA", "official reseller",
+    "my closet", "DealZone",
 )  # fmt: skip
 BADGES = (
-    "SALE", "-50%", "ORI 100%", "PROMO", "COD", "READY", "NEW", "TOP", "BEST", "NEU", "OFERTA", "SOLDES", "1+1", "HOT",
+    "SALE", "-50%", "ORI 100%", "PROMO", "COD", "READY", "NEW", "TOP", "BEST", "NEU", "OFERTA", "SOLDES", "HIT", "HOT",
     "Free Ongkir", "Gratis Versand", "24h", "GARANSI",
 )  # fmt: skip
 LOUD = ((214, 32, 39), (240, 120, 0), (250, 204, 21), (22, 130, 70), (20, 90, 200), (120, 40, 160), (20, 20, 20))

@@ -10,7 +10,7 @@ from PIL import Image
 
 from sosie.simulate.render import Drawing
 
-__all__ = ["Drawing", "Photo", "Product", "Shot", "bundle_of", "gtin", "identity"]
+__all__ = ["Drawing", "Photo", "Product", "Shot", "bundle_of", "gtin", "identity", "share_of_hue"]
 
 
 class Shot(Protocol):
@@ -97,14 +97,37 @@ def _doubled(shot: Shot) -> Shot:
     raise TypeError(f"A shot is a Photo or a Drawing; received {type(shot).__name__}.")
 
 
-def turn_hue(image: Image.Image, hue: int, target: int, reach: int = 26) -> Image.Image:
-    """Turn what is coloured within `reach` of `hue` to `target`; all on the scale of 0–255 that PIL's HSV has."""
+def turn_hue(image: Image.Image, hue: int, target: int) -> Image.Image:
+    """Turn what is coloured near `hue` to `target`; both on the scale of 0–255 that PIL's HSV has.
+
+    A picture's own "blue" is taken to be its commonest hue near `hue`, since a name covers many hues.
+    """
     pixels = np.asarray(image.convert("HSV"))
-    away = (pixels[..., 0].astype(np.int16) - hue + 128) % 256 - 128
-    coloured = (np.abs(away) <= reach) & (pixels[..., 1] > 45)
+    away = _away(pixels, hue)
+    own = np.bincount(away[_is_coloured(pixels, away)] + _REACH, minlength=1).argmax() - _REACH
+    away = _away(pixels, hue + int(own))
     turned = pixels.copy()
-    turned[..., 0] = np.where(coloured, (target + away // 2) % 256, pixels[..., 0]).astype(np.uint8)
+    turned[..., 0] = np.where(_is_coloured(pixels, away), (target + away // 2) % 256, pixels[..., 0]).astype(np.uint8)
     return Image.fromarray(turned, "HSV").convert("RGB")
+
+
+def share_of_hue(image: Image.Image, hue: int) -> float:
+    """The share of the picture that is strongly coloured near `hue`, so that turning it would show."""
+    pixels = np.asarray(image.convert("HSV"))
+    return float((_is_coloured(pixels, _away(pixels, hue)) & (pixels[..., 1] > 64)).mean())
+
+
+_REACH = 30
+
+
+def _away(pixels: np.ndarray, hue: int) -> np.ndarray:
+    """How far each pixel's hue is from `hue`, -128 to 127."""
+    return np.asarray((pixels[..., 0].astype(np.int16) - hue + 128) % 256 - 128)
+
+
+def _is_coloured(pixels: np.ndarray, away: np.ndarray) -> np.ndarray:
+    """Near enough in hue, and neither grey nor black, where hue means nothing."""
+    return np.asarray((np.abs(away) <= _REACH) & (pixels[..., 1] > 28) & (pixels[..., 2] > 36))
 
 
 def _side_by_side(image: Image.Image, count: int) -> Image.Image:

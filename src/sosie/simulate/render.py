@@ -6,10 +6,11 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
+from sosie.simulate import shapes, shapes_home
 from sosie.simulate.canvas import Canvas, Colour, tint
-from sosie.simulate.shapes_home import SHAPES
 
 SIDE = 256
+SHAPES = shapes.SHAPES | shapes_home.SHAPES
 _OVER = 2  # drawn this much larger, then reduced, which smooths every edge
 
 
@@ -105,7 +106,8 @@ def _light() -> tuple[Image.Image, Image.Image]:
 
 
 _WALLS: tuple[Colour, ...] = (
-    (232, 238, 246), (246, 236, 228), (234, 244, 234), (244, 232, 240), (228, 228, 230), (250, 244, 214), (214, 226, 232),
+    (232, 238, 246), (246, 236, 228), (234, 244, 234), (244, 232, 240), (228, 228, 230), (250, 244, 214),
+    (214, 226, 232),
 )  # fmt: skip
 
 

@@ -123,7 +123,7 @@ def _garment(c: Canvas, rng: np.random.Generator, *, sleeve: float, hood: bool) 
     if c.words:
         ground = c.accent if logo < 3 else c.colour
         c.text(0.5, 0.46, c.words[0], 0.075, 0.3, (250, 250, 250) if sum(ground) < 390 else DARK)
-        c.text(0.5, 0.54 if logo == 3 else 0.46 + size + 0.04, c.words[1], 0.045, 0.3, _on(c.colour))
+        c.text(0.5, 0.54 if logo == 3 else 0.46 + size + 0.04, c.words[1], 0.045, 0.3, ink_on(c.colour))
 
 
 def backpack(c: Canvas, rng: np.random.Generator) -> None:
@@ -188,8 +188,8 @@ def phone(c: Canvas, rng: np.random.Generator) -> None:
             y = top + 0.06 + (0 if across else 0.075 * i)
             c.oval(x, y, 0.03, 0.03, DARK)
             c.oval(x, y, 0.014, 0.014, (70, 80, 110))
-        c.text(0.5, 0.62, c.words[0], 0.06, wide * 1.5, _on(c.colour))
-        c.text(0.5, 0.69, " ".join(c.words[1:]), 0.036, wide * 1.6, _on(c.colour))
+        c.text(0.5, 0.62, c.words[0], 0.06, wide * 1.5, ink_on(c.colour))
+        c.text(0.5, 0.69, " ".join(c.words[1:]), 0.036, wide * 1.6, ink_on(c.colour))
     else:
         c.box(0.5 - wide + 0.012, top + 0.012, 0.5 + wide - 0.012, 0.888, (18, 20, 30), radius=0.032)
         for row in range(4):
@@ -230,7 +230,7 @@ def headphones(c: Canvas, rng: np.random.Generator) -> None:
     for side in (-1, 1):
         c.oval(0.5 + side * wide, 0.66, cup * 0.6, 0.1, c.accent)
         if c.words:
-            c.text(0.5 + side * wide, 0.66, c.words[0], 0.04, cup * 1.1, _on(c.accent))
+            c.text(0.5 + side * wide, 0.66, c.words[0], 0.04, cup * 1.1, ink_on(c.accent))
     if c.words:
         c.text(0.5, 0.93, " ".join(c.words[1:]), 0.045, 0.5, (90, 90, 90))
 
@@ -253,13 +253,21 @@ def watch(c: Canvas, rng: np.random.Generator) -> None:
     c.box(0.5 + radius, 0.48, 0.53 + radius, 0.52, METAL)
     for i in range(12):
         x, y = np.sin(i * np.pi / 6) * (radius - 0.055), np.cos(i * np.pi / 6) * (radius - 0.055)
-        c.oval(0.5 + x, 0.5 + y, 0.007, 0.007, c.accent if i % 3 else _on(face))
-    c.line([(0.5, 0.5), (0.5 + np.sin(hour) * 0.07, 0.5 - np.cos(hour) * 0.07)], 0.014, _on(face))
-    c.line([(0.5, 0.5), (0.5 + np.sin(minute) * 0.11, 0.5 - np.cos(minute) * 0.11)], 0.009, _on(face))
+        c.oval(0.5 + x, 0.5 + y, 0.007, 0.007, c.accent if i % 3 else ink_on(face))
+    c.line([(0.5, 0.5), (0.5 + np.sin(hour) * 0.07, 0.5 - np.cos(hour) * 0.07)], 0.014, ink_on(face))
+    c.line([(0.5, 0.5), (0.5 + np.sin(minute) * 0.11, 0.5 - np.cos(minute) * 0.11)], 0.009, ink_on(face))
     if c.words:
-        c.text(0.5, 0.44, c.words[0], 0.034, radius, _on(face))
+        c.text(0.5, 0.44, c.words[0], 0.034, radius, ink_on(face))
 
 
-def _on(ground: tuple[int, int, int]) -> tuple[int, int, int]:
+def ink_on(ground: tuple[int, int, int]) -> tuple[int, int, int]:
     """Ink that reads on `ground`."""
     return (250, 250, 250) if sum(ground) < 390 else DARK
+
+
+SHAPES: dict[str, Shape] = {
+    shape.__name__: shape
+    for shape in (
+        bottle, pump, mug, sneaker, shirt, hoodie, backpack, handbag, phone, power_bank, headphones, watch,
+    )
+}  # fmt: skip

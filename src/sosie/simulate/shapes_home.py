@@ -3,10 +3,7 @@
 import numpy as np
 
 from sosie.simulate.canvas import Canvas, tint
-from sosie.simulate.shapes import (
-    DARK, METAL, Shape, _on, backpack, bottle, handbag, headphones, hoodie, mug, phone, power_bank, pump, shirt, sneaker,
-    watch,
-)  # fmt: skip
+from sosie.simulate.shapes import DARK, METAL, Shape, ink_on
 
 
 def lamp(c: Canvas, rng: np.random.Generator) -> None:
@@ -28,7 +25,8 @@ def lamp(c: Canvas, rng: np.random.Generator) -> None:
 def pouch(c: Canvas, rng: np.random.Generator) -> None:
     wide, top, pinch = rng.uniform(0.18, 0.25), rng.uniform(0.2, 0.32), rng.uniform(0.0, 0.03)
     c.polygon(
-        [(0.5 - wide, top), (0.5 + wide, top), (0.5 + wide - pinch, 0.5), (0.5 + wide + 0.01, 0.9), (0.5 - wide - 0.01, 0.9),
+        [(0.5 - wide, top), (0.5 + wide, top), (0.5 + wide - pinch, 0.5), (0.5 + wide + 0.01, 0.9),
+         (0.5 - wide - 0.01, 0.9),
          (0.5 - wide + pinch, 0.5)], body=True,
     )  # fmt: skip
     c.pattern(rng)
@@ -153,7 +151,7 @@ def cushion(c: Canvas, rng: np.random.Generator) -> None:
     elif motif == 2:
         c.ring(0.5, 0.55, size, size, 0.025, c.accent)
     if c.words:
-        c.text(0.5, 0.82, c.words[1], 0.04, 0.3, _on(c.colour))
+        c.text(0.5, 0.82, c.words[1], 0.04, 0.3, ink_on(c.colour))
 
 
 def umbrella(c: Canvas, rng: np.random.Generator) -> None:
@@ -185,13 +183,9 @@ def speaker(c: Canvas, rng: np.random.Generator) -> None:
         c.ring(x, (top + 0.9) / 2, radius, radius, 0.012, c.accent)
         c.oval(x, (top + 0.9) / 2, radius * 0.4, radius * 0.4, (80, 80, 86))
     if c.words:
-        c.text(0.5, 0.875, c.words[0], 0.035, wide, _on(c.colour))
+        c.text(0.5, 0.875, c.words[0], 0.035, wide, ink_on(c.colour))
 
 
 SHAPES: dict[str, Shape] = {
-    shape.__name__: shape
-    for shape in (
-        bottle, pump, mug, sneaker, shirt, hoodie, backpack, handbag, phone, power_bank, headphones, watch, lamp, pouch,
-        carton, laptop, glasses, pan, cushion, umbrella, speaker,
-    )
-}  # fmt: skip
+    shape.__name__: shape for shape in (lamp, pouch, carton, laptop, glasses, pan, cushion, umbrella, speaker)
+}

@@ -39,7 +39,8 @@ SCALES: dict[str, tuple[Unit, ...]] = {
 }
 _SCALE_OF = {
     "ml": ("volume", 1), "cl": ("volume", 10), "l": ("volume", 1000), "ltr": ("volume", 1000),
-    "litre": ("volume", 1000), "liter": ("volume", 1000), "g": ("mass", 1), "gr": ("mass", 1), "gram": ("mass", 1), "kg": ("mass", 1000),
+    "litre": ("volume", 1000), "liter": ("volume", 1000), "g": ("mass", 1), "gr": ("mass", 1), "gram": ("mass", 1),
+    "kg": ("mass", 1000),
     "gb": ("storage", 1), "tb": ("storage", 1000), "mah": ("charge", 1), "ah": ("charge", 1000), "mm": ("length", 1),
     "cm": ("length", 10), "inch": ("screen", 1), "w": ("power", 1), "watt": ("power", 1),
 }  # fmt: skip
@@ -57,7 +58,7 @@ def _another(hit: re.Match[str], rng: np.random.Generator, language: str) -> str
     if not fitting:
         return hit.group()
     unit = fitting[int(rng.integers(0, len(fitting)))]
-    number = f"{round(value / unit.worth, 2):g}" if value / unit.worth < 1e5 else f"{value / unit.worth:.0f}"
+    number = f"{round(value / unit.worth, 3):g}" if value / unit.worth < 1e5 else f"{value / unit.worth:.0f}"
     if language in DECIMAL_COMMA and rng.random() < 0.6:
         number = number.replace(".", ",")
     return number + unit.spellings[int(rng.integers(0, len(unit.spellings)))]

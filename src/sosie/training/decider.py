@@ -1,4 +1,4 @@
-"""Train the decider: `python -m sosie.training.decider --data DIR --simulated DIR --text models/text --image models/image --out models/decider`.
+"""Train the decider: `python -m sosie.training.decider --data DIR --simulated DIR… --out models/decider`.
 
 Pairs come from the same blocking that the hourly run uses, over the train halves of labelled catalogues. Gradient
 boosting (Ke et al. 2017, LightGBM) on pair-local features; calibration (isotonic, Zadrozny and Elkan 2002) and the
@@ -17,18 +17,18 @@ from typing import Any
 import lightgbm
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 import structlog
 from sklearn.isotonic import IsotonicRegression
 
 from sosie import artifacts
-from sosie.decider.features import FEATURES, NAMES, pair_features
+from sosie.decider.features import FEATURES, NAMES
 from sosie.decider.model import CALIBRATION, KIND, TREES, VOCABULARY, Calibration, Decider
 from sosie.decider.text_features import Vocabulary
 from sosie.decider.titles import parse
-from sosie.settings import Blocking, Clusters
+from sosie.settings import Blocking
 from sosie.training import decider_measure as measure
-from sosie.training.decider_pools import Catalogue, Pool, candidates, labelled, read, true_pairs
+from sosie.training.decider_folds import fold_of, with_views
+from sosie.training.decider_pools import Catalogue, Mask, Pool, candidates, features, labelled, read, true_pairs
 
 log = structlog.get_logger()
 
@@ -70,9 +70,11 @@ def main() -> None:
 
     real = [read(args.data / name, args.text, args.image, args.cache) for name in ("shopee", "pricerunner")]
     made = [read(folder, args.text, args.image, args.cache) for folder in args.simulated]
-    halves = [catalogue.half("train") for catalogue in (*real, *made)]
+    # The text encoder was trained on the train halves of the real catalogues, not on the simulated ones.
+    crossed = with_views(real, args.text, args.cache, knobs.folds)
+    halves = [catalogue.half("train") for catalogue in (*crossed, *made)]
     vocabulary = Vocabulary.fit([parse(title) for half in halves for title in half.listings["title"]])
-    gapped = [half.with_gaps(knobs.seed + place) for place, half in enumerate(halves) if half.image.height]
+    gapped = [half.with_gaps(knobs.seed + place) for place, half in enumerate(halves) if half.has_pictures]
     pools = [pool_of(half, rules, vocabulary) for half in (*halves, *gapped)]
 
     raw = out_of_fold(pools, knobs, args.threads)
@@ -124,8 +126,13 @@ def main() -> None:
 def pool_of(catalogue: Catalogue, rules: Blocking, vocabulary: Vocabulary) -> Pool:
     """Candidates of a catalogue with their labels and features."""
     pairs = candidates(catalogue, rules)
-    features = pair_features(pairs, catalogue.listings, catalogue.text, catalogue.image, vocabulary)
-    return Pool(catalogue, pairs, labelled(pairs, catalogue.truth), features, true_pairs(catalogue.truth))
+    return Pool(
+        catalogue,
+        pairs,
+        labelled(pairs, catalogue.truth),
+        features(catalogue, pairs, vocabulary),
+        true_pairs(catalogue.truth),
+    )
 
 
 def weight_of(pool: Pool, knobs: Knobs) -> Floats:
@@ -137,9 +144,9 @@ def weight_of(pool: Pool, knobs: Knobs) -> Floats:
 
 
 def fit(
-    pools: list[Pool], weights: list[Floats], knobs: Knobs, threads: int, kept: list[measure.Mask] | None = None
+    pools: list[Pool], weights: list[Floats], knobs: Knobs, threads: int, kept: list[Mask] | None = None
 ) -> lightgbm.Booster:
-    """Trees on the pairs of all pools (of those in `kept`). Easy non-duplicates are thinned out and weigh more instead."""
+    """Trees on the pairs of all pools (or those in `kept`). Easy non-duplicates are thinned out and weigh more."""
     random = np.random.default_rng(knobs.seed)
     rows, labels, weighed = [], [], []
     for place, (pool, weight) in enumerate(zip(pools, weights, strict=True)):
@@ -197,14 +204,11 @@ def out_of_fold(pools: list[Pool], knobs: Knobs, threads: int) -> list[Floats]:
     return [summed / number for summed, number in zip(total, times, strict=True)]
 
 
-def fold_of(groups: pl.Series, folds: int) -> npt.NDArray[np.int64]:
-    """A fold for each group, by a hash of its name."""
-    return (groups.hash(seed=17) % folds).to_numpy().astype(np.int64)
-
-
-def calibrate(raw: Floats, label: measure.Mask, weight: Floats) -> Calibration:
+def calibrate(raw: Floats, label: Mask, weight: Floats) -> Calibration:
     """Isotonic regression; knots at the middle of each step and lines between them, so that order is kept strictly."""
-    steps = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(raw, label, sample_weight=weight).predict(raw)
+    steps = (
+        IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(raw, label, sample_weight=weight).predict(raw)
+    )
     values, step = np.unique(steps, return_inverse=True)
     mass = np.bincount(step, weights=weight)
     middle = np.bincount(step, weights=weight * raw) / mass
@@ -214,7 +218,7 @@ def calibrate(raw: Floats, label: measure.Mask, weight: Floats) -> Calibration:
     return Calibration(knots, heights)
 
 
-def fit_review(score: Floats, label: measure.Mask, weight: Floats, knobs: Knobs) -> float:
+def fit_review(score: Floats, label: Mask, weight: Floats, knobs: Knobs) -> float:
     """The lowest probability from which on, in steps of 0.01, the pairs of each step are duplicates often enough."""
     step = np.floor(score * 100).astype(int).clip(0, 99)
     hits = np.bincount(step, weights=weight * label, minlength=100)
@@ -225,10 +229,10 @@ def fit_review(score: Floats, label: measure.Mask, weight: Floats, knobs: Knobs)
 
 def fit_match(pool: Pool, score: Floats, review_at: float) -> tuple[float, dict[str, float]]:
     """The match threshold with the best mean row F1 after clustering; a middle one where several are as good."""
-    grid = [round(at, 2) for at in np.arange(max(0.2, review_at), 0.86, 0.05)]
+    grid = [round(float(at), 2) for at in np.arange(max(0.2, review_at), 0.86, 0.05)]
     curve = {at: measure.clustered(pool.catalogue, pool.pairs, score, at, review_at)["row_f1"] for at in grid}
     good = [at for at, value in curve.items() if value >= max(curve.values()) - 0.0005]
-    return good[len(good) // 2], {str(at): value for at, value in curve.items()}
+    return float(good[len(good) // 2]), {str(at): value for at, value in curve.items()}
 
 
 def importance(booster: lightgbm.Booster) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""What the decider is worth: on pairs, on rows after clustering, and against a plain cosine threshold on the same pool."""
+"""What the decider is worth: on pairs, on rows after clustering, beside a plain cosine threshold on the same pool."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ _BINS = 20
 
 
 def calibration_error(score: Floats, label: Mask) -> float:
-    """Expected calibration error: mean |share of duplicates - mean probability| over 20 bins of equal width, by size."""
+    """Expected calibration error: mean |share of duplicates - mean probability| over 20 equal bins, by size."""
     place = np.minimum((score * _BINS).astype(int), _BINS - 1)
     number = np.bincount(place, minlength=_BINS)
     gap = np.bincount(place, weights=label - score, minlength=_BINS)
@@ -51,7 +51,12 @@ def by_pool(pools: list[Pool], raw: list[Floats], score: list[Floats], at: float
 
 
 def clustered(
-    catalogue: Catalogue, pairs: pl.DataFrame, score: Floats, match_at: float, review_at: float, only: Mask | None = None
+    catalogue: Catalogue,
+    pairs: pl.DataFrame,
+    score: Floats,
+    match_at: float,
+    review_at: float,
+    only: Mask | None = None,
 ) -> dict[str, float]:
     """Row, pairwise and B-cubed figures after clustering as the pipeline does it, over the listings in `only`."""
     known = score >= review_at
@@ -60,7 +65,7 @@ def clustered(
     rules = Clusters()
     grouping = resolve(
         scored,
-        pl.DataFrame(schema={"left_id": pl.String, "right_id": pl.String}),
+        pl.DataFrame(schema={"left_id": pl.String, "right_id": pl.String, "verdict": pl.String}),
         min_mean_link=rules.min_mean_link,
         max_size=rules.max_size,
         listings=catalogue.listings["listing_id"],

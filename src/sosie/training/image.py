@@ -7,236 +7,74 @@ pictures, as the encoder is used later. A checkpoint after every epoch: a run th
 """
 
 import argparse
-import math
-import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+import hashlib
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import structlog
 import torch
-from torch import Tensor
-from torch.nn import functional as F
 
-from sosie.training import picture_data
-from sosie.training.picture_data import Pictures
-from sosie.training.picture_noise import overlays, relisted
-from sosie.training.vision import Encoder, Reconstruction, Shape, structured_choice
+from sosie.artifacts import save
+from sosie.embedding.image import GRAPH, KIND, ImageEncoder, squeezed
+from sosie.training import image_graph, image_measure, picture_data
+from sosie.training.image_trainer import Recipe, Trainer
 
 log = structlog.get_logger()
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """Every knob. Times out of mind: `*_epochs` over the training pictures, learning rates of AdamW."""
-
-    seed: int = 11
-    picture: int = 144
-    patch: int = 16
-    width: int = 192
-    depth: int = 6
-    heads: int = 3
-    stored_side: int = 160
-    held_out: int = 1_000
-    reconstruct_epochs: int = 5
-    reconstruct_batch: int = 64
-    reconstruct_rate: float = 6e-4
-    contrast_epochs: int = 7
-    whole_epochs: int = 3
-    contrast_batch: int = 128
-    contrast_rate: float = 6e-4
-    temperature: float = 0.07
-    weight_decay: float = 0.05
-    neighbours: int = 32
-
-    @property
-    def shape(self) -> Shape:
-        return Shape(self.picture, self.patch, self.width, self.depth, self.heads)
-
-    def stages(self) -> list[str]:
-        """The stage of each epoch."""
-        return (
-            ["reconstruct"] * self.reconstruct_epochs
-            + ["contrast"] * self.contrast_epochs
-            + ["whole"] * self.whole_epochs
-        )
-
-
-class Trainer:
-    """Holds the weights and the pictures; `run` trains what is left of the recipe."""
-
-    def __init__(self, recipe: Recipe, pictures: Pictures, work: Path) -> None:
-        self.recipe, self.work = recipe, work
-        spared = picture_data.held_out(pictures.products, recipe.held_out)
-        is_spared = pictures.products["id"].is_in(spared.implode())
-        self.seen = pictures.subset((~is_spared).arg_true())
-        self.unseen = pictures.subset(is_spared.arg_true())
-        torch.manual_seed(recipe.seed)
-        sample = self.seen.pixels[::8].float()
-        mean, std = sample.mean((0, 2, 3)), sample.std((0, 2, 3))
-        self.encoder = Encoder(recipe.shape, tuple(mean.tolist()), tuple(std.tolist()))
-        self.decoder = Reconstruction(recipe.shape)
-        self.bank = overlays(256, recipe.picture, np.random.default_rng(recipe.seed))
-        self.done = 0
-        self.history: list[dict[str, float | str]] = []
-
-    @property
-    def checkpoint(self) -> Path:
-        return self.work / "last.pt"
-
-    def resume(self) -> None:
-        """Take up the last checkpoint, if it is of the same recipe's shape."""
-        if not self.checkpoint.exists():
-            return
-        held = torch.load(self.checkpoint, weights_only=True)
-        self.encoder.load_state_dict(held["encoder"])
-        self.decoder.load_state_dict(held["decoder"])
-        self.done, self.history = held["done"], held["history"]
-        self._optimiser_state = held["optimiser"]
-
-    def run(self, until: int | None = None) -> None:
-        """Train up to the end of the recipe, or to `until` epochs in all."""
-        stages = self.recipe.stages()
-        optimiser, stage = None, ""
-        for epoch in range(self.done, len(stages) if until is None else until):
-            kind = "reconstruct" if stages[epoch] == "reconstruct" else "contrast"
-            if kind != stage:
-                optimiser, stage = self._optimiser(kind), kind
-                if self.done and epoch == self.done and (held := getattr(self, "_optimiser_state", None)):
-                    if held["kind"] == kind:
-                        optimiser.load_state_dict(held["state"])
-            assert optimiser is not None
-            started = time.monotonic()
-            generator = torch.Generator().manual_seed(self.recipe.seed * 1_000 + epoch)
-            loss = self._epoch(stages[epoch], epoch, optimiser, generator)
-            entry: dict[str, float | str] = {"stage": stages[epoch], "epoch": epoch + 1, "loss": round(loss, 4)}
-            entry["seconds"] = round(time.monotonic() - started, 1)
-            if kind == "contrast":
-                entry["recall_at_1"] = self.quick_recall()
-            self.history.append(entry)
-            self.done = epoch + 1
-            log.info("epoch", **entry)
-            self.work.mkdir(parents=True, exist_ok=True)
-            held = {"kind": kind, "state": optimiser.state_dict()}
-            partial = self.checkpoint.with_suffix(".partial")
-            torch.save(
-                {
-                    "encoder": self.encoder.state_dict(),
-                    "decoder": self.decoder.state_dict(),
-                    "optimiser": held,
-                    "done": self.done,
-                    "history": self.history,
-                },
-                partial,
-            )
-            partial.rename(self.checkpoint)
-
-    def _optimiser(self, kind: str) -> torch.optim.AdamW:
-        recipe = self.recipe
-        weights = [*self.encoder.parameters(), *(self.decoder.parameters() if kind == "reconstruct" else ())]
-        rate = recipe.reconstruct_rate if kind == "reconstruct" else recipe.contrast_rate
-        return torch.optim.AdamW(weights, lr=rate, betas=(0.9, 0.95), weight_decay=recipe.weight_decay)
-
-    def _rate(self, epoch: int, share: float) -> float:
-        """Learning rate: warm up over the first epoch of a kind, then a cosine to a hundredth of it."""
-        recipe = self.recipe
-        if epoch < recipe.reconstruct_epochs:
-            peak, place, length = recipe.reconstruct_rate, epoch + share, recipe.reconstruct_epochs
-        else:
-            peak, length = recipe.contrast_rate, recipe.contrast_epochs + recipe.whole_epochs
-            place = epoch - recipe.reconstruct_epochs + share
-        return peak * min(place + 0.02, 1.0) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * place / length)))
-
-    def _epoch(self, stage: str, epoch: int, optimiser: torch.optim.AdamW, generator: torch.Generator) -> float:
-        batches = list(self._batches(stage, generator))
-        losses = []
-        for step, rows in enumerate(batches):
-            for group in optimiser.param_groups:
-                group["lr"] = self._rate(epoch, step / len(batches))
-            with torch.autocast("cpu", dtype=torch.bfloat16):
-                if stage == "reconstruct":
-                    loss = self._reconstruction(rows, generator)
-                else:
-                    loss = self._contrast(rows, generator, whole=stage == "whole")
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(self.encoder.parameters(), 1.0)
-            optimiser.step()
-            losses.append(loss.item())
-            if step % 20 == 0:
-                log.info("step", stage=stage, epoch=epoch + 1, step=step, of=len(batches), loss=round(loss.item(), 4))
-        return sum(losses) / len(losses)
-
-    def _batches(self, stage: str, generator: torch.Generator) -> Iterator[Tensor]:
-        """Row numbers. For contrast, runs of products of one category side by side, so that negatives are hard."""
-        n = len(self.seen.pixels)
-        if stage == "reconstruct":
-            order, size = torch.randperm(n, generator=generator), self.recipe.reconstruct_batch
-        else:
-            shuffled = torch.rand(n, generator=generator).numpy()
-            by_category = self.seen.products.select(
-                place=pl.struct("category", pl.Series("r", shuffled)).rank("ordinal").cast(pl.Int64) - 1
-            )["place"].to_numpy()
-            order = torch.from_numpy(np.argsort(by_category))
-            run, size = self.recipe.neighbours, self.recipe.contrast_batch
-            runs = order[: n // run * run].view(-1, run)
-            order = runs[torch.randperm(len(runs), generator=generator)].flatten()
-        yield from order[: n // size * size].split(size)
-
-    def _reconstruction(self, rows: Tensor, generator: torch.Generator) -> Tensor:
-        pixels = _crop(self.seen.pixels[rows], self.recipe.picture, generator)
-        return self.decoder.loss(self.encoder, pixels, structured_choice(len(rows), self.recipe.shape, generator))
-
-    def _contrast(self, rows: Tensor, generator: torch.Generator, *, whole: bool) -> Tensor:
-        recipe = self.recipe
-        twins = torch.from_numpy(self.seen.products["twin"].to_numpy())[rows]
-        pixels = torch.cat([self.seen.pixels[rows], self.seen.pixels[twins]])
-        with torch.autocast("cpu", enabled=False):
-            pixels = relisted(pixels, recipe.picture, self.bank, generator)
-        choice = None if whole else structured_choice(len(pixels), recipe.shape, generator)
-        vectors = self.encoder(pixels, choice)
-        with torch.autocast("cpu", enabled=False):
-            groups = self.seen.groups()[rows].repeat(2)
-            return info_nce(vectors.float(), groups, recipe.temperature)
-
-    @torch.inference_mode()
-    def vectors(self, pixels: Tensor) -> Tensor:
-        """[n, dim] of pictures [n, 3, s, s], float or uint8, at the encoder's own size."""
-        self.encoder.eval()
-        return torch.cat([self.encoder(piece.float()) for piece in pixels.split(64)])
-
-    def quick_recall(self) -> float:
-        """Share of unseen products whose simulated re-listing finds its own original first."""
-        generator = torch.Generator().manual_seed(self.recipe.seed)
-        first = (self.unseen.products["id"].is_first_distinct()).arg_true().to_numpy().astype(np.int64)
-        pixels = self.unseen.pixels[torch.from_numpy(first)]
-        side = self.recipe.picture
-        originals = F.interpolate(pixels.float(), size=side, mode="bilinear", antialias=True)
-        copies = relisted(pixels, side, self.bank, generator)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            held, asked = self.vectors(originals).float(), self.vectors(copies).float()
-        hits = (asked @ held.T).argmax(1) == torch.arange(len(pixels))
-        return round(hits.float().mean().item(), 4)
+def publish(trainer: Trainer, images: Path, out: Path) -> None:
+    """Export to `out`, measure on the unseen products through the very class that serves, and write the card."""
+    out.mkdir(parents=True, exist_ok=True)
+    image_graph.export(trainer.encoder, out / GRAPH)
+    usage = {
+        "size": trainer.recipe.picture,
+        "resample": "bilinear, reducing gap 3",
+        "colour": "RGB, uint8; the graph standardises",
+        "mean": [round(value, 4) for value in trainer.encoder.mean.flatten().tolist()],
+        "std": [round(value, 4) for value in trainer.encoder.std.flatten().tolist()],
+        "dim": trainer.recipe.shape.dim,
+    }
+    about: dict[str, object] = {
+        "architecture": "ViT over a 3x3 grid of cells and the shrunk picture; mean of each, learned linear head",
+        "recipe": asdict(trainer.recipe),
+        "epochs_done": trainer.done,
+        "epochs": trainer.history,
+        "data": {
+            "pictures_seen": len(trainer.seen.pixels),
+            "sha256": hashlib.sha256("".join(trainer.seen.products["digest"]).encode()).hexdigest(),
+        },
+    }
+    save(out, KIND, [GRAPH], usage, about)
+    unseen = trainer.unseen.products.unique("id", keep="first", maintain_order=True)
+    serving = ImageEncoder.load(out)
+    files = {row["id"]: images / Path(row["path"]).name for row in unseen.iter_rows(named=True)}
+    about["parity"] = _parity(trainer, serving, list(files.values())[:64])
+    everything = pl.concat([trainer.seen.products, trainer.unseen.products]).unique("id", keep="first")
+    alike = (
+        unseen.select("id", "title", "digest")
+        .join(everything, on="title", suffix="_other")
+        .filter(pl.col("id") != pl.col("id_other"), pl.col("digest") != pl.col("digest_other"))
+        .sort("id", "id_other")
+    )
+    look_alikes = [(row["id"], images / Path(row["path"]).name) for row in alike.iter_rows(named=True)]
+    about["measured"] = image_measure.measure(serving, files, look_alikes, trainer.recipe.seed)
+    about["limits"] = (
+        "Trained on studio pictures of fashion and simulated re-listings of the same photograph. Another photograph of "
+        "the same product, and other kinds of goods, were hardly seen; two colours of one model can lie close."
+    )
+    artifact = save(out, KIND, [GRAPH], usage, about)
+    log.info("published", version=artifact.version, **artifact.about["measured"])
 
 
-def info_nce(vectors: Tensor, groups: Tensor, temperature: float) -> Tensor:
-    """Symmetric InfoNCE over two views stacked [2n, dim]; rows of one group are never negatives of each other."""
-    n = len(vectors) // 2
-    logits = vectors @ vectors.T / temperature
-    own = torch.arange(2 * n).roll(n)
-    same = groups.unsqueeze(0) == groups.unsqueeze(1)
-    same[torch.arange(2 * n), own] = False
-    return F.cross_entropy(logits.masked_fill(same, -1e4), own)
-
-
-def _crop(pixels: Tensor, side: int, generator: torch.Generator) -> Tensor:
-    """A random window of the pictures, one offset a batch, half of the batches mirrored."""
-    room = pixels.shape[-1] - side + 1
-    y, x = torch.randint(room, (2,), generator=generator).tolist()
-    window = pixels[:, :, y : y + side, x : x + side].float()
-    return window.flip(3) if torch.rand((), generator=generator) < 0.5 else window
+def _parity(trainer: Trainer, serving: ImageEncoder, files: list[Path]) -> dict[str, float]:
+    """Cosine of the graph that serves to the torch model that was trained, on real pictures."""
+    pictures = [path.read_bytes() for path in files]
+    pixels = np.stack([squeezed(data, serving.size) for data in pictures])
+    ours = trainer.vectors(torch.from_numpy(pixels).permute(0, 3, 1, 2)).numpy()
+    cosine = (ours * serving.encode(pictures, 32)).sum(1)
+    return {"cosine_min": round(float(cosine.min()), 5), "cosine_mean": round(float(cosine.mean()), 6)}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -262,6 +100,7 @@ def main(arguments: list[str] | None = None) -> None:
     log.info("pictures", seen=len(trainer.seen.pixels), unseen=len(trainer.unseen.pixels))
     trainer.resume()
     trainer.run(given.until)
+    publish(trainer, given.images, given.out)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ OPSET = 17
 _SMALL = 1_024  # numbers; below this halving saves nothing
 
 
-class _FromBytes(nn.Module):
+class _FromBytes(nn.Module):  # type: ignore[misc]
     """[n, s, s, 3] uint8 → [n, dim]."""
 
     def __init__(self, encoder: Encoder) -> None:

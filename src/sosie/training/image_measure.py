@@ -1,27 +1,30 @@
 """How well the image encoder finds a re-listed picture again, beside a perceptual hash, on products it never saw."""
 
 import io
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import imagehash
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from sosie.embedding.image import ImageEncoder
 from sosie.simulate.pictures import relist
 
-Matrix = npt.NDArray[np.float32]
+Matrix = npt.NDArray[np.floating[Any]]
 
 
-def measure(encoder: ImageEncoder, files: dict[str, Path], titles: dict[str, str], seed: int) -> dict[str, object]:
+def measure(
+    encoder: ImageEncoder, files: dict[str, Path], look_alikes: list[tuple[str, Path]], seed: int
+) -> dict[str, object]:
     """Scores of the encoder and of the 64-bit perceptual hash on the same pictures.
 
-    `files` and `titles` are of unseen products, by id. Each picture is re-listed once by the simulator, then asked for
-    among all originals. `auc_look_alikes`: the similarity of a product's own re-listing against that of originals of
-    *other* products with the same title. `second_pictures_*` would need other photographs, which the data lacks.
+    `files` are of unseen products, by id: each is re-listed once by the simulator, then asked for among all of these
+    originals. `look_alikes` pairs such an id with the picture of *another* product of the same title:
+    `auc_look_alikes` says how often a re-listing is closer to its own original than such a pair is to each other.
     """
     rng = np.random.default_rng(seed)
     ids = sorted(files)
@@ -32,24 +35,32 @@ def measure(encoder: ImageEncoder, files: dict[str, Path], titles: dict[str, str
             spoilt = io.BytesIO()
             relist(image.convert("RGB"), rng).save(spoilt, "JPEG", quality=90)
             copies.append(spoilt.getvalue())
-    cosine = encoder.encode(copies, 64) @ encoder.encode(originals, 64).T
-    agreement = 1 - _hamming(_hashes(copies), _hashes(originals)) / 64
-    look_alike = _look_alikes([titles[product] for product in ids])
+    place = {product: row for row, product in enumerate(ids)}
+    asked = np.array([place[product] for product, _ in look_alikes], np.int64)
+    others = [path.read_bytes() for _, path in look_alikes]
+
+    def scores(vectors: Callable[[list[bytes]], Matrix]) -> dict[str, float]:
+        return _scores(vectors(copies), vectors(originals), vectors(others), asked, np.random.default_rng(seed))
+
     return {
         "products": len(ids),
-        "look_alike_pairs": int(look_alike.sum()),
-        "encoder": _scores(cosine, look_alike, rng),
-        "perceptual_hash": _scores(agreement, look_alike, rng),
+        "look_alike_pairs": len(others),
+        "encoder": scores(lambda pictures: encoder.encode(pictures, 64)),
+        "perceptual_hash": scores(_hashes),
     }
 
 
-def _scores(similarity: Matrix, look_alike: npt.NDArray[np.bool_], rng: np.random.Generator) -> dict[str, float]:
-    """Ties rank as bad luck would have it: half of those that tie with the right one come before it."""
+def _scores(
+    copies: Matrix, originals: Matrix, others: Matrix, asked: npt.NDArray[np.int64], rng: np.random.Generator
+) -> dict[str, float]:
+    """Rows are unit vectors, so that products are cosines. A tie with the right one costs half a rank."""
+    similarity = copies @ originals.T
     own = np.diag(similarity)
-    others = similarity[~np.eye(len(own), dtype=bool)].reshape(len(own), -1)
-    rank = (others > own[:, None]).sum(1) + (others == own[:, None]).sum(1) / 2
-    drawn = rng.choice(others.ravel(), 50 * len(own), replace=False)
-    alike = similarity[look_alike]
+    wrong = similarity[~np.eye(len(own), dtype=bool)].reshape(len(own), -1)
+    rank = (wrong > own[:, None] + 1e-6).sum(1) + (np.abs(wrong - own[:, None]) <= 1e-6).sum(1) / 2
+    drawn = rng.choice(wrong.ravel(), min(wrong.size, 200_000), replace=False)
+    alike = (copies[asked] * others).sum(1)
+    limit = np.quantile(drawn, 0.999)
     return {
         "recall_at_1": _rounded((rank < 1).mean()),
         "recall_at_5": _rounded((rank < 5).mean()),
@@ -57,9 +68,10 @@ def _scores(similarity: Matrix, look_alike: npt.NDArray[np.bool_], rng: np.rando
         "auc_look_alikes": _auc(own, alike),
         "auc_all": _auc(own, drawn),
         "median_own": _rounded(np.median(own)),
+        "p05_own": _rounded(np.quantile(own, 0.05)),
         "median_look_alike": _rounded(np.median(alike)) if len(alike) else float("nan"),
-        "p999_other": _rounded(np.quantile(drawn, 0.999)),
-        "share_own_above_p999_other": _rounded((own > np.quantile(drawn, 0.999)).mean()),
+        "p999_other": _rounded(limit),
+        "share_own_above_p999_other": _rounded((own > limit).mean()),
     }
 
 
@@ -70,26 +82,14 @@ def _auc(positive: Matrix, negative: Matrix) -> float:
     return _rounded(roc_auc_score(labels, np.r_[positive, negative]))
 
 
-def _rounded(value: float) -> float:
+def _rounded(value: Any) -> float:
     return round(float(value), 4)
 
 
-def _look_alikes(titles: list[str]) -> npt.NDArray[np.bool_]:
-    codes = pl.Series(titles).rank("dense").to_numpy()
-    same: npt.NDArray[np.bool_] = codes[:, None] == codes[None, :]
-    np.fill_diagonal(same, False)
-    return same
-
-
-def _hashes(pictures: list[bytes]) -> npt.NDArray[np.bool_]:
+def _hashes(pictures: list[bytes]) -> Matrix:
+    """[n, 64] unit rows of ±1/8: their product is 1 - hamming / 32."""
     found = []
     for data in pictures:
         with Image.open(io.BytesIO(data)) as image:
             found.append(imagehash.phash(image.convert("RGB")).hash.ravel())
-    return np.stack(found)
-
-
-def _hamming(left: npt.NDArray[np.bool_], right: npt.NDArray[np.bool_]) -> Matrix:
-    """[n, m] differing bits."""
-    a, b = left.astype(np.float32), right.astype(np.float32)
-    return np.asarray(a @ (1 - b).T + (1 - a) @ b.T, np.float32)
+    return (np.array(found, np.float32).reshape(-1, 64) * 2 - 1) / 8

@@ -26,6 +26,7 @@ from sosie.evaluate import datasets, knn, metrics
 from sosie.listings import clean_titles
 from sosie.tables import DIM
 from sosie.training import text_graph
+from sosie.training.quantise import quantise
 
 Array = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
@@ -79,7 +80,7 @@ def main() -> None:
     full, quantised = args.cache / "trunk-fp32.onnx", args.cache / "trunk-int8.onnx"
     _say("exporting the trunk")
     text_graph.export_trunk(base, full)
-    text_graph.quantise(full, quantised)
+    quantise(full, quantised)
 
     corpora = [Corpus.of(datasets.load(args.data / name)) for name in ("shopee", "pricerunner")]
     pooled = [frozen(corpus.titles, quantised, base / TOKENIZER, args.cache, args.threads) for corpus in corpora]
@@ -91,7 +92,9 @@ def main() -> None:
     about: dict[str, object] = {
         "base": "sentence-transformers/all-MiniLM-L6-v2 (Apache-2.0), frozen",
         "base_sha256": text_graph.WEIGHTS_SHA256,
-        "trained_on": {c.name: {"rows": int(c.is_train.sum()), "groups": _count(c.groups[c.is_train])} for c in corpora},
+        "trained_on": {
+            c.name: {"rows": int(c.is_train.sum()), "groups": _count(c.groups[c.is_train])} for c in corpora
+        },
         "head_seconds": round(seconds, 1),
         "reduction": {
             corpus.name: {
@@ -108,7 +111,7 @@ def main() -> None:
     text_graph.attach_head(full, head, exact)
     usage = {"max_tokens": MAX_TOKENS, "dim": DIM, "pooling": "mean", "text": "clean_title(title)"}
     artifacts.save(args.out, KIND, [GRAPH, TOKENIZER], usage, about)
-    about["int8_against_fp32"] = parity(args.out, exact, corpora[0].titles[::50], args.threads)
+    about["vectors"] = parity(args.out, exact, corpora[0].titles[::50], args.threads)
     artifact = artifacts.save(args.out, KIND, [GRAPH, TOKENIZER], usage, about)
     _say(f"wrote {args.out}, version {artifact.version}: {about}")
 
@@ -130,7 +133,7 @@ def frozen(titles: list[str], trunk: Path, tokenizer: Path, cache: Path, threads
 
 def unit(rows: Array) -> Array:
     """Rows scaled to length 1."""
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), dtype=np.float32)
 
 
 def uncentred_pca(rows: Array) -> Array:
@@ -151,15 +154,15 @@ def train_head(start: Array, corpora: list[Corpus], pooled: list[Array], knobs: 
     for epoch in range(knobs.epochs):
         losses = []
         batches = [(part, batch) for part in parts for batch in part.batches(head.detach().numpy(), knobs, random)]
-        random.shuffle(batches)  # type: ignore[arg-type]
+        random.shuffle(batches)
         for part, batch in batches:
             projected = torch.nn.functional.normalize(torch.from_numpy(part.rows[batch]) @ head.T)
             loss = supervised_contrastive(projected, torch.from_numpy(part.groups[batch]), knobs.temperature)
             optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimiser.step()
             schedule.step()
-            losses.append(float(loss))
+            losses.append(loss.item())
         _say(f"epoch {epoch + 1} of {knobs.epochs}: loss {np.mean(losses):.4f}")
     return np.ascontiguousarray(head.detach().numpy(), dtype=np.float32)
 
@@ -226,7 +229,7 @@ def compared(corpus: Corpus, vectors: Array) -> dict[str, float]:
     return {
         "threshold": round(threshold, 4),
         "row_f1": round(score.row.f1, 4),
-        "recall_at_40": round(knn.pair_recall(links, groups), 4),
+        "recall_at_40": round(metrics.pair_recall(links.pairs, groups), 4),
     }
 
 

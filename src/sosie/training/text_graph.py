@@ -11,12 +11,11 @@ import numpy.typing as npt
 import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
-from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from sosie.errors import ModelError
 
 WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-"""model.safetensors of sentence-transformers/all-MiniLM-L6-v2. The package is a third party's repack, hence the check."""
+"""model.safetensors of sentence-transformers/all-MiniLM-L6-v2; the package is a third party's repack."""
 
 OPSET = 17
 
@@ -46,10 +45,10 @@ def load_bert(folder: Path) -> torch.nn.Module:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     model = BertModel.from_pretrained(str(folder), attn_implementation="eager", add_pooling_layer=False)
-    return model.eval()  # type: ignore[no-any-return]
+    return model.eval()
 
 
-class MeanPooled(torch.nn.Module):
+class MeanPooled(torch.nn.Module):  # type: ignore[misc]  # torch is not followed
     """Mean of the last layer's token states, padding left out: int64 [n, tokens] × 2 → float32 [n, width]."""
 
     def __init__(self, bert: torch.nn.Module) -> None:
@@ -61,7 +60,7 @@ class MeanPooled(torch.nn.Module):
             input_ids=input_ids, attention_mask=attention_mask, token_type_ids=torch.zeros_like(input_ids)
         ).last_hidden_state
         weights = attention_mask.unsqueeze(-1).to(states.dtype)
-        return (states * weights).sum(1) / weights.sum(1)  # type: ignore[no-any-return]
+        return (states * weights).sum(1) / weights.sum(1)
 
 
 def export_trunk(folder: Path, out: Path) -> None:
@@ -84,15 +83,6 @@ def export_trunk(folder: Path, out: Path) -> None:
                 "pooled": {0: "batch"},
             },
         )
-
-
-def quantise(trunk: Path, out: Path) -> None:
-    """int8 weights per output channel, activations at run time.
-
-    Seven bits of range: without VNNI the CPU adds pairs of products in int16 and saturates at eight, so that the same
-    title would get different vectors on different machines.
-    """
-    quantize_dynamic(trunk, out, weight_type=QuantType.QInt8, per_channel=True, reduce_range=True)
 
 
 def attach_head(trunk: Path, head: npt.NDArray[np.float32], out: Path) -> None:

@@ -89,7 +89,7 @@ def _take(tokens: Tensor, choice: Tensor) -> Tensor:
     return tokens.gather(1, choice.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
 
 
-class Encoder(nn.Module):
+class Encoder(nn.Module):  # type: ignore[misc]
     """Pictures [n, 3, s, s] with values in 0…255 → unit vectors [n, dim]."""
 
     def __init__(self, shape: Shape, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
@@ -118,7 +118,7 @@ class Encoder(nn.Module):
         return self.norm(self.blocks(tokens))
 
     def pool(self, states: Tensor) -> Tensor:
-        """[n, dim] unit vectors: the mean over grid tokens and that over the shrunk picture, reduced by a learned head."""
+        """[n, dim] unit vectors: the means over the grid and over the shrunk picture, reduced by a learned head."""
         grid, shrunk = states[:, : -(self.shape.cell**2)], states[:, -(self.shape.cell**2) :]
         return F.normalize(self.head(torch.cat([grid.mean(1), shrunk.mean(1)], 1)), dim=1)
 
@@ -126,7 +126,7 @@ class Encoder(nn.Module):
         return self.pool(self.states(self.patches(pixels), choice))
 
 
-class Reconstruction(nn.Module):
+class Reconstruction(nn.Module):  # type: ignore[misc]
     """The decoder of the masked auto-encoder: from the shown tokens' states to the pixels of the hidden cells."""
 
     def __init__(self, shape: Shape, width: int = 96, depth: int = 1) -> None:

@@ -1,15 +1,13 @@
 """Data Docs: Great Expectations' own pages of one validation, in a folder of their own."""
 
-from copy import deepcopy
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote, urlparse
 
 import structlog
 
 from sosie.landing import hour_of
-from sosie.validation.suite import NAME, SHOWN, Findings
+from sosie.validation.suite import NAME, Findings
 
 log = structlog.get_logger(__name__)
 
@@ -21,7 +19,6 @@ td, th { padding: .2rem .6rem; text-align: left; vertical-align: top; }
 i.fa-check-circle::before { content: "✓"; color: #1a7f37; font-weight: bold; }
 i.fa-times::before { content: "✗"; color: #cf222e; font-weight: bold; }
 </style></head>"""
-_LISTS = ("unexpected_list", "unexpected_index_list", "partial_unexpected_list", "partial_unexpected_index_list")
 
 
 def write(findings: Findings, folder: Path) -> Path | None:
@@ -54,7 +51,7 @@ def _write(findings: Findings, folder: Path) -> Path:
             "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
         },
     )
-    results = _small(findings.results)
+    results = findings.results
     # An hour that is run again replaces its page instead of adding one.
     hour = hour_of(folder.as_posix())
     time = datetime.now(UTC) if hour is None else datetime.strptime(hour, "%Y-%m-%dT%H").replace(tzinfo=UTC)
@@ -69,13 +66,3 @@ def _write(findings: Findings, folder: Path) -> Path:
     for page in folder.rglob("*.html"):
         page.write_text(page.read_text("utf-8").replace("</head>", STYLE, 1), "utf-8")
     return Path(unquote(urlparse(index).path))
-
-
-def _small(results: Any) -> Any:
-    """The results with the first few offending values of each rule: a page needs no more, and rendering all is slow."""
-    small = deepcopy(results)
-    for result in small.results:
-        for name in _LISTS:
-            if result.result.get(name):
-                result.result[name] = result.result[name][:SHOWN]
-    return small

@@ -16,7 +16,7 @@ def is_valid(code: pl.Expr) -> pl.Expr:
         (digits.str.slice(place, 1).cast(pl.Int64, strict=False) * (3 if place % 2 == 0 else 1) for place in range(14)),
         pl.lit(0),
     )
-    return (
+    return pl.when(code.is_not_null()).then(
         code.str.contains(r"^[0-9]+$")
         & code.str.len_chars().is_in(LENGTHS)
         & (total % 10 == 0).fill_null(False)

@@ -90,8 +90,8 @@ RULES = (
         of_deletes=True,
     ),
     Rule(
-        "listing_id_length", "listing_id", "must have at most {rules.max_listing_id_length} characters", LENGTH,
-        lambda limits: {"max_value": limits.rules.max_listing_id_length}, of_deletes=True,
+        "listing_id_length", "listing_id", "must have at most {rules.max_listing_id_bytes} bytes in UTF-8", BETWEEN,
+        lambda limits: {"max_value": limits.rules.max_listing_id_bytes}, checks="listing_id_bytes", of_deletes=True,
     ),
     Rule(UNIQUE, "listing_id", "must be there once in a file", ONE_OF, of_deletes=True),
     Rule("updated_at_present", "updated_at", "must be there", PRESENT, of_deletes=True),
@@ -100,7 +100,9 @@ RULES = (
         lambda limits: {"max_value": limits.latest}, of_deletes=True,
     ),
     Rule("title_present", "title", "must be there", PRESENT),
-    Rule("title_not_blank", "title", "must not be blank", MATCHES, lambda _: {"regex": r"\S"}),
+    Rule(
+        "title_not_blank", "title", "must not be blank", MATCHES, lambda _: {"regex": r"\S"}, checks="visible_title",
+    ),
     Rule(
         "title_length", "title", "must have at most {rules.max_title_length} characters", LENGTH,
         lambda limits: {"min_value": 1, "max_value": limits.rules.max_title_length},
@@ -114,7 +116,7 @@ RULES = (
         lambda _: {"value_set": list(currencies())},
     ),
     Rule(
-        "category_known", "category", "must be one of the {rules.categories}", ONE_OF,
+        "category_known", "category", "must be one of the known categories (validation.categories)", ONE_OF,
         lambda limits: {"value_set": list(limits.rules.categories or ())},
         applies=lambda limits: limits.rules.categories is not None,
     ),

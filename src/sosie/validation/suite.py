@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from sosie.errors import BatchRejected
+from sosie.listings import clean_titles
 from sosie.tables import FEED
 from sosie.validation.gtin import is_valid
 from sosie.validation.rules import RULES, UNIQUE, Effect, Limits, Rule
@@ -24,10 +25,15 @@ INDEX = ["source_file", "row_number"]
 SHOWN = 20
 """Offending values that Data Docs shows a rule."""
 
+_LISTS = ("unexpected_list", "unexpected_index_list", "partial_unexpected_list", "partial_unexpected_index_list")
+
 
 @dataclass(frozen=True)
 class Findings:
-    """`broken`: columns source_file, row_number, rule, one row for each rule that a row breaks."""
+    """`broken`: columns source_file, row_number, rule, one row for each rule that a row breaks.
+
+    `results` keeps only the first `SHOWN` offending values of each rule.
+    """
 
     broken: pl.DataFrame
     row_count_ok: bool
@@ -42,11 +48,20 @@ def check(rows: pl.DataFrame, limits: Limits, row_count: tuple[int, int] | None)
     rule could not be evaluated: rows that nobody checked are not accepted.
     """
     import great_expectations as gx
-    from great_expectations.data_context.types.base import ProgressBarsConfig
+    from great_expectations.data_context.types.base import (
+        DataContextConfig,
+        InMemoryStoreBackendDefaults,
+        ProgressBarsConfig,
+    )
 
-    context = gx.get_context(mode="ephemeral")
-    context.enable_analytics(False)
-    context.variables.progress_bars = ProgressBarsConfig(globally=False, metric_calculations=False)
+    context = gx.get_context(
+        mode="ephemeral",
+        project_config=DataContextConfig(
+            store_backend_defaults=InMemoryStoreBackendDefaults(init_temp_docs_sites=False),
+            progress_bars=ProgressBarsConfig(globally=False, metric_calculations=False),
+            analytics_enabled=False,
+        ),
+    )
     frame = _checked_frame(rows)
     source = context.data_sources.add_pandas("landing")
     batch = (
@@ -63,6 +78,10 @@ def check(rows: pl.DataFrame, limits: Limits, row_count: tuple[int, int] | None)
         },
     )
     broken, row_count_ok = _read(results)
+    for result in results.results:  # a page needs no more than the first few, and rendering all is slow
+        for name in _LISTS:
+            if result.result.get(name):
+                result.result[name] = result.result[name][:SHOWN]
     return Findings(broken, row_count_ok, context, results)
 
 
@@ -115,7 +134,8 @@ def _checked_frame(rows: pl.DataFrame) -> "pd.DataFrame":
     """What Great Expectations sees, in pandas.
 
     pandas can't tell NaN from null, and a NaN price must not pass as a missing one: it is checked as minus infinity.
-    A row that deletes a listing is not held to casts of columns that it need not have.
+    A row that deletes a listing is not held to casts of columns that it need not have. A title is blank where nothing
+    visible is left of it once it is cleaned as for embedding.
     """
     needless = pl.element().str.contains(rf"^({'|'.join(name for name in FEED if name not in DELETES)}): ")
     faults = pl.col("cast_faults")
@@ -125,6 +145,8 @@ def _checked_frame(rows: pl.DataFrame) -> "pd.DataFrame":
         pl.when("is_deleted").then(faults.list.filter(~needless)).otherwise(faults).list.join("; ").alias("cast_fault"),
         pl.col("picture_fault_rule"),
         pl.col("price").fill_nan(float("-inf")).alias("checked_price"),
+        clean_titles(pl.col("title")).str.replace_all(r"[\s\p{C}]", "").alias("visible_title"),
+        pl.col("listing_id").str.len_bytes().alias("listing_id_bytes"),
         is_valid(pl.col("gtin")).alias("gtin_is_valid"),
     ).with_columns(
         pl.when(pl.col("cast_fault") != "").then("cast_fault"), pl.col("updated_at").dt.replace_time_zone(None)

@@ -1,0 +1,45 @@
+"""Sosie's pages inside Airflow: the reports under `/sosie/`, a link to them in the navigation, a tab on every run.
+
+Every Airflow process loads this file, so it imports nothing; the app is built on its first request.
+"""
+
+from functools import cache
+from typing import Any, ClassVar
+from urllib.parse import urlsplit
+
+from airflow.configuration import conf
+from airflow.plugins_manager import AirflowPlugin
+
+PREFIX = "/sosie"
+BASE = urlsplit(conf.get("api", "base_url", fallback="")).path.rstrip("/")
+
+
+@cache
+def _pages() -> Any:
+    from sosie.airflow import pages
+    from sosie.settings import settings
+
+    return pages.build(settings().reports)
+
+
+async def app(scope: Any, receive: Any, send: Any) -> None:
+    await _pages()(scope, receive, send)
+
+
+class SosiePlugin(AirflowPlugin):
+    name = "sosie"
+    fastapi_apps: ClassVar[list[Any]] = [{"app": app, "url_prefix": PREFIX, "name": "Sosie reports"}]
+    external_views: ClassVar[list[Any]] = [
+        {
+            "name": "Sosie",
+            "href": f"{BASE}{PREFIX}/",
+            "destination": "nav",
+            "url_route": "sosie",
+        },
+        {
+            "name": "Report",
+            "href": f"{BASE}{PREFIX}/of/{{DAG_ID}}/{{RUN_ID}}",
+            "destination": "dag_run",
+            "url_route": "sosie-report",
+        },
+    ]

@@ -1,0 +1,87 @@
+"""Matchers to be measured against: TF-IDF, and plain thresholds on the embeddings' cosines."""
+
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from sosie.evaluate import knn, metrics, tfidf
+from sosie.evaluate.matching import Clock, Labelled, Matching
+from sosie.settings import Settings
+
+FITTED = "the train half's groups of this dataset, in its whole pool"
+
+
+def match_tfidf(labelled: Labelled, clock: Clock, analyzer: tfidf.Analyzer) -> Matching:
+    """TF-IDF cosine above the threshold that fits the train half, and equal perceptual hashes where there are any."""
+    listings, groups, train = labelled.dataset.listings, labelled.groups, labelled.train
+    with clock("tfidf"):
+        links = tfidf.nearest(tfidf.weights(tfidf.titles_of(listings), analyzer))
+    with clock("fit"):
+        alone = knn.fit_threshold(links, groups, rows=train)
+    text = links.above(alone)
+    equal = tfidf.equal_hashes(listings)
+    if not len(equal):
+        return Matching(text, links.pairs, {"cosine": alone, "fitted_on": FITTED})
+    with clock("fit"):
+        beside = knn.fit_threshold(links, groups, rows=train, free=equal)
+    return Matching(
+        pairs=knn.union(links.above(beside), equal),
+        candidates=knn.union(links.pairs, equal),
+        thresholds={"cosine": beside, "cosine_without_phash": alone, "fitted_on": FITTED},
+        variants={"without_phash": text, "phash_alone": equal},
+    )
+
+
+def match_knn(labelled: Labelled, clock: Clock, settings: Settings) -> Matching:
+    """Neighbours above a threshold on each modality's cosine, unioned: no decider, no clusters."""
+    from sosie.evaluate.vectors import image_vectors, text_vectors
+
+    groups, train, listings = labelled.groups, labelled.train, labelled.dataset.listings
+    rules = settings.blocking
+    with clock("embed text"):
+        text, about = text_vectors(listings, settings)
+    with clock("neighbours"):
+        links = _links(listings, text, rules.text_neighbours)
+    thresholds: dict[str, Any] = {"text": knn.fit_threshold(links, groups, rows=train), "fitted_on": FITTED}
+    by_text = links.above(thresholds["text"])
+    with clock("embed pictures"):
+        pictures = image_vectors(labelled.dataset, settings)
+    if pictures is None:
+        return Matching(by_text, links.pairs, thresholds, about=about)
+    with clock("neighbours"):
+        seen = _links(listings, pictures.vectors, rules.image_neighbours)
+    thresholds["image"] = knn.fit_threshold(seen, groups, rows=train, free=by_text)
+    by_image = seen.above(thresholds["image"])
+    return Matching(
+        pairs=knn.union(by_text, by_image),
+        candidates=knn.union(links.pairs, seen.pairs),
+        thresholds=thresholds,
+        variants={"text_alone": by_text},
+        about={**about, **pictures.about},
+    )
+
+
+def _links(listings: pl.DataFrame, vectors: pl.DataFrame, k: int) -> knn.Links:
+    """Nearest among the listings that have a vector, by row number of `listings`."""
+    numbered = listings.select("listing_id", row=pl.int_range(pl.len(), dtype=pl.Int64))
+    rows = vectors.select("listing_id").join(numbered, on="listing_id", maintain_order="left")["row"].to_numpy()
+    found = knn.nearest(np.ascontiguousarray(vectors["vector"].to_numpy(), dtype=np.float32), k)
+    ends = rows[found.pairs]
+    return knn.Links.of(ends[:, 0], ends[:, 1], found.scores)
+
+
+def score_pairs_tfidf(labelled_pairs: pl.DataFrame, listings: pl.DataFrame, analyzer: tfidf.Analyzer) -> np.ndarray:
+    """TF-IDF cosine of labelled pairs [m]; the vocabulary is that of all listings, which needs no label."""
+    places = rows_of(labelled_pairs, listings)
+    return tfidf.cosines(tfidf.weights(tfidf.titles_of(listings), analyzer), places)
+
+
+def rows_of(pairs: pl.DataFrame, listings: pl.DataFrame) -> metrics.Ints:
+    """Row numbers of both sides, int64 [m, 2]."""
+    numbered = listings.select("listing_id", row=pl.int_range(pl.len(), dtype=pl.Int64))
+    sides = [
+        pairs.select(listing_id=side).join(numbered, on="listing_id", maintain_order="left")["row"].to_numpy()
+        for side in ("left_id", "right_id")
+    ]
+    return np.stack(sides, axis=1).astype(np.int64)

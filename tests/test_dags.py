@@ -1,0 +1,176 @@
+"""Every DAG file parses in real Airflow, keeps the house rules, and imports nothing heavy."""
+
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parents[1]
+DAG_FILES = sorted((PROJECT / "dags").glob("*.py"))
+HEAVY = (
+    "apprise", "deltalake", "duckdb", "faiss", "feast", "great_expectations", "imagehash", "lightgbm", "numpy",
+    "onnxruntime", "pandas", "PIL", "plotly", "polars", "pyarrow", "pymilvus", "rapidfuzz", "scipy", "sklearn", "timm",
+    "tokenizers", "torch", "torchvision", "transformers",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def airflow_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Airflow writes its configuration where AIRFLOW_HOME says, on its first import."""
+    home = tmp_path_factory.mktemp("airflow")
+    if "airflow" not in sys.modules:
+        os.environ["AIRFLOW_HOME"] = str(home)
+        os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
+        os.environ["AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT"] = "300"
+    return home
+
+
+@pytest.fixture(scope="module")
+def dags(airflow_home: Path) -> dict[str, Any]:
+    from airflow.dag_processing.dagbag import DagBag
+
+    bag = DagBag(dag_folder=str(PROJECT / "dags"))
+    assert bag.import_errors == {}
+    return dict(bag.dags)
+
+
+@pytest.fixture(scope="module")
+def hourly(dags: dict[str, Any]) -> Any:
+    return dags["dedup_hourly"]
+
+
+def test_every_dag_has_an_owner_a_runbook_and_a_failure_alert(dags: dict[str, Any]) -> None:
+    assert len(dags) >= len(DAG_FILES) > 0
+    for dag in dags.values():
+        assert dag.doc_md, dag.dag_id
+        assert dag.has_on_failure_callback, dag.dag_id
+        assert not dag.catchup, dag.dag_id
+        assert dag.max_active_runs == 1, dag.dag_id
+        for task in dag.tasks:
+            assert task.owner == "sosie", task.task_id
+            assert task.on_failure_callback, task.task_id
+            assert task.doc_md, task.task_id
+
+
+def test_the_runbook_tells_of_every_task(hourly: Any) -> None:
+    for task in hourly.tasks:
+        assert f"| `{task.task_id}` |" in hourly.doc_md
+
+
+def test_the_hourly_flow(hourly: Any) -> None:
+    order = [
+        "validate", "detect_changes", "embed", "upsert_vectors", "match", "cluster", "publish_features", "report",
+        "alert",
+    ]  # fmt: skip
+    assert [task.task_id for task in hourly.topological_sort()] == order
+    for before, after in pairwise(order):
+        assert after in hourly.get_task(before).downstream_task_ids
+
+
+def test_index_writes_take_the_one_slot(hourly: Any) -> None:
+    pools = {task.task_id: task.pool for task in hourly.tasks if task.pool != "default_pool"}
+    assert pools == {"upsert_vectors": "sosie_index", "match": "sosie_index"}
+
+
+def test_an_hour_without_anything_to_embed_goes_on(hourly: Any) -> None:
+    rules = {task.task_id: task.trigger_rule.value for task in hourly.tasks}
+    assert rules.pop("upsert_vectors") == "none_failed"
+    assert set(rules.values()) == {"all_success"}
+
+
+def test_retries_and_deadline(hourly: Any) -> None:
+    from sosie.airflow.bridge import RetryTransient
+
+    for task in hourly.tasks:
+        assert task.retries == 3
+        assert isinstance(task.retry_policy, RetryTransient)
+        assert task.retry_exponential_backoff == 2.0
+        assert task.execution_timeout
+    (alert,) = hourly.deadline if isinstance(hourly.deadline, list) else [hourly.deadline]
+    assert alert.interval == timedelta(minutes=50)
+    assert alert.callback.path == "sosie.airflow.bridge.alert_missed_deadline"
+
+
+def test_assets_follow_the_tables(hourly: Any) -> None:
+    outlets = {task.task_id: [asset.uri.rstrip("/") for asset in task.outlets] for task in hourly.tasks if task.outlets}
+    assert outlets == {
+        "detect_changes": ["sosie://listings"],
+        "upsert_vectors": ["sosie://embeddings"],
+        "match": ["sosie://pairs"],
+        "cluster": ["sosie://clusters"],
+        "publish_features": ["sosie://decisions"],
+    }
+
+
+def test_the_schedule_can_be_switched_off(airflow_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sosie.airflow import bridge
+
+    assert bridge.schedule() is not None
+    monkeypatch.setenv("SOSIE_SCHEDULE", "none")
+    assert bridge.schedule() is None
+
+
+@pytest.mark.parametrize(
+    ("error", "try_number", "max_tries", "action"),
+    [
+        ("BatchRejected", 1, 3, "fail"),
+        ("ModelError", 1, 3, "fail"),
+        ("IndexUnavailable", 1, 3, "default"),
+        ("StoreBusy", 3, 3, "default"),
+        ("ZeroDivisionError", 1, 3, "retry"),
+        ("ZeroDivisionError", 2, 3, "fail"),
+        ("ZeroDivisionError", 3, 5, "retry"),  # cleared after two tries: Airflow then allows 2 + 3
+        ("ZeroDivisionError", 4, 5, "fail"),
+    ],
+)
+def test_who_is_tried_again(airflow_home: Path, error: str, try_number: int, max_tries: int, action: str) -> None:
+    import builtins
+
+    from sosie import errors
+    from sosie.airflow.bridge import RetryTransient
+
+    kind = getattr(errors, error, None) or getattr(builtins, error)
+    decision = RetryTransient().evaluate(kind("The index\nis away."), try_number, max_tries)
+    assert decision.action.value == action
+    assert "The index is away." in str(decision.reason)
+
+
+@pytest.mark.parametrize(
+    ("run", "expected"),
+    [
+        ({"conf": {"hour": "2026-11-20T09"}, "data_interval_start": datetime(2026, 1, 1, tzinfo=UTC)}, "2026-11-20T09"),
+        ({"data_interval_start": datetime(2026, 11, 20, 9, tzinfo=UTC)}, "2026-11-20T09"),
+        ({"logical_date": "2026-11-20T09:17:00Z"}, "2026-11-20T09"),
+        ({"run_after": datetime(2026, 11, 20, 0, 25, tzinfo=UTC)}, "2026-11-19T23"),
+    ],
+)
+def test_a_run_is_named_by_its_hour(airflow_home: Path, run: dict[str, Any], expected: str) -> None:
+    from sosie.airflow.bridge import run_id
+
+    assert run_id({"dag_run": run}) == expected  # plain values, as the executor hands them to a deadline's callback
+    attributes = dict.fromkeys(("conf", "data_interval_start", "logical_date", "run_after")) | run
+    assert run_id({"dag_run": SimpleNamespace(**attributes)}) == expected
+
+
+@pytest.mark.parametrize("file", [*DAG_FILES, PROJECT / "plugins" / "sosie_plugin.py"], ids=lambda file: file.stem)
+def test_a_parse_imports_nothing_heavy(airflow_home: Path, file: Path) -> None:
+    """What the file brings in beyond Airflow itself: our bridge, and no library that costs seconds."""
+    code = f"""
+import sys, importlib.util
+import airflow.sdk, airflow.plugins_manager
+before = set(sys.modules)
+spec = importlib.util.spec_from_file_location("parsed", {str(file)!r})
+spec.loader.exec_module(importlib.util.module_from_spec(spec))
+print(*sorted(set(sys.modules) - before))
+"""
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300)
+    brought = set(told.stdout.splitlines()[-1].split())
+    assert {name for name in brought if name.partition(".")[0] in HEAVY} == set()
+    ours = {name for name in brought if name.partition(".")[0] == "sosie"}
+    assert ours <= {"sosie", "sosie.airflow", "sosie.airflow.bridge", "sosie.errors"}

@@ -1,0 +1,317 @@
+"""The index against a dictionary and brute force, and its server against kill -9 and sharing. All on a real server."""
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import psutil
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from sosie import milvus_server, settings
+from sosie.errors import IndexOutOfStep, IndexUnavailable, SchemaMismatch, SettingsError
+from sosie.index import VectorIndex, open_index
+from sosie.index_profiles import PROFILES, profile_for
+from sosie.index_rows import NEIGHBOURS
+from sosie.lake import Written
+from sosie.milvus_client import among
+from sosie.tables import DIM, VECTOR
+
+AWKWARD = ["it's", 'a "quoted" one', "back\\slash", "new\nline", "{braces}", "ünï 漢字 🙂", "a','b", " space ", "%_"]
+
+
+def unit(rng: np.random.Generator, rows: int) -> np.ndarray:
+    vectors = rng.normal(size=(rows, DIM)).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def brute_force(held: dict[str, np.ndarray], ids: list[str], vectors: np.ndarray, k: int) -> dict[str, list[float]]:
+    matrix = np.array(list(held.values())).reshape(-1, DIM)
+    names = np.array(list(held), dtype=object)
+    return {
+        one: sorted((vector @ matrix[names != one].T).tolist(), reverse=True)[:k]
+        for one, vector in zip(ids, vectors, strict=True)
+    }
+
+
+def make_settings(home: Path, **more: object) -> settings.Settings:
+    return settings.load(home=home, **more)
+
+
+def server_pid(given: settings.Settings) -> int:
+    return int(json.loads((milvus_server.folder(given) / "server.json").read_text())["pid"])
+
+
+def alive(pid: int) -> bool:
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> settings.Settings:
+    return make_settings(tmp_path_factory.mktemp("index"))
+
+
+@pytest.fixture(scope="module")
+def index(home: settings.Settings) -> Iterator[VectorIndex]:
+    with open_index(home) as opened:
+        pid = server_pid(home)
+        yield opened
+    assert not alive(pid)
+
+
+def test_random_writes_leave_what_a_dictionary_would(index: VectorIndex) -> None:
+    rng = np.random.default_rng(7)
+    index.ensure("text", "model1")
+    pool, held = AWKWARD + [f"listing-{i}" for i in range(400)], {}
+    for step in range(25):
+        ids = [pool[i] for i in rng.choice(len(pool), size=int(rng.integers(1, 120)), replace=False)]
+        if rng.random() < 0.35:
+            written = index.delete("text", ids)
+            gone = [one for one in ids if held.pop(one, None) is not None]
+            assert written == Written(deleted=len(gone), unchanged=len(ids) - len(gone))
+        else:
+            vectors = unit(rng, len(ids))
+            same = [at for at, one in enumerate(ids) if one in held and rng.random() < 0.5]
+            for at in same:
+                vectors[at] = held[ids[at]]
+            new = sum(one not in held for one in ids)
+            assert index.upsert("text", ids, vectors) == Written(
+                inserted=new, updated=len(ids) - new - len(same), unchanged=len(same)
+            )
+            held.update(zip(ids, vectors, strict=True))
+        assert index.count("text") == len(held)
+        if step % 6 == 0 and held:
+            assert set(index.ids("text")) == set(held)
+            queries = [*ids[:20], "never held"]
+            vectors = unit(rng, len(queries))
+            found = index.search("text", queries, vectors, 15)
+            assert dict(found.schema) == NEIGHBOURS
+            assert found.filter(pl.col("query_id") == pl.col("listing_id")).is_empty()
+            for one, expected in brute_force(held, queries, vectors, 15).items():
+                rows = found.filter(pl.col("query_id") == one)
+                np.testing.assert_allclose(rows["similarity"], expected, atol=1e-5)
+                at = queries.index(one)
+                for other, similarity in rows.select("listing_id", "similarity").rows():
+                    assert abs(float(vectors[at] @ held[other]) - similarity) < 1e-5
+
+
+def test_search_leaves_out_the_query_itself_and_what_is_too_far(index: VectorIndex) -> None:
+    rng = np.random.default_rng(1)
+    index.ensure("image", "model1")
+    base = unit(rng, 1)
+    near = base + 0.01 * unit(rng, 3)
+    vectors = np.concatenate([base, near / np.linalg.norm(near, axis=1, keepdims=True), unit(rng, 1500)])
+    ids = [f"p{i}" for i in range(len(vectors))]
+    index.upsert("image", ids, vectors)
+    found = index.search("image", ids, vectors, 5, min_similarity=0.9)  # more than one batch
+    assert set(found["query_id"]) == set(ids[:4])
+    assert found.height == 4 * 3
+    assert index.search("image", [], np.empty((0, DIM), np.float32), 5).is_empty()
+
+
+def test_rebuild_makes_the_collection_equal_to_the_lake(index: VectorIndex) -> None:
+    rng = np.random.default_rng(2)
+    vectors = unit(rng, 30)
+    rows = pl.DataFrame(
+        {"listing_id": [f"r{i}" for i in range(30)], "vector": pl.Series(vectors.tolist(), dtype=VECTOR)}
+    )
+    assert index.rebuild_from("text", "model2", rows) == Written(inserted=30)
+    assert index.rebuild_from("text", "model2", rows.slice(10)) == Written(unchanged=20, deleted=10)
+    assert index.count("text", version="model2") == 20
+    assert index.rebuild_from("text", "model2", rows.head(0)) == Written(deleted=20)
+
+
+def test_the_alias_moves_only_on_purpose_and_guards_its_collection(index: VectorIndex) -> None:
+    index.ensure("image", "model1")
+    with pytest.raises(SettingsError, match="serves embedding version model1"):
+        index.ensure("image", "model9")
+    with pytest.raises(IndexOutOfStep, match="no collection listings_image_model9"):
+        index.promote("image", "model9")
+    index.create("image", "model9")
+    assert index.versions("image") == ["model1", "model9"]
+    assert index.promote("image", "model9") == "model1"
+    assert (index.version("image"), index.count("image")) == ("model9", 0)
+    with pytest.raises(SettingsError, match="being served"):
+        index.drop("image", "model9")
+    assert index.promote("image", "model1") == "model9"
+    index.drop("image", "model9")
+    assert index.versions("image") == ["model1"]
+
+
+@pytest.mark.parametrize("profile", list(PROFILES))
+def test_every_profile_finds_near_duplicates(index: VectorIndex, profile: str) -> None:
+    index.ensure("image", "model1")
+    index.reindex("image", profile)
+    rng = np.random.default_rng(3)
+    vectors = unit(rng, 50)
+    ids = [f"n{i}" for i in range(50)]
+    index.upsert("image", ids, vectors)
+    found = index.search("image", [f"query of {one}" for one in ids], vectors, 1)
+    assert found["listing_id"].to_list() == ids
+    assert found["similarity"].min() > 0.98  # eight bits a number
+
+
+def test_profiles_go_by_size() -> None:
+    assert [profile_for(rows) for rows in (0, 100_000, 100_001, 10**9)] == ["exact", "exact", *["compressed"] * 2]
+
+
+@pytest.mark.parametrize(
+    ("ids", "vectors", "message"),
+    [
+        (["a"], np.zeros((1, DIM), np.float32), "not of unit length"),
+        (["a"], np.full((1, DIM), np.nan, np.float32), "not of unit length"),
+        (["a"], np.ones((1, 3), np.float32), r"received \(1, 3\)"),
+        (["a", "a"], unit(np.random.default_rng(0), 2), "given twice"),
+        (["a" * 600], unit(np.random.default_rng(0), 1), "longer than 512 bytes"),
+    ],
+)
+def test_rows_that_cannot_be_held_are_refused(index: VectorIndex, ids: list[str], vectors, message: str) -> None:
+    with pytest.raises(SchemaMismatch, match=message):
+        index.upsert("text", ids, vectors)
+
+
+def test_a_write_that_got_lost_is_noticed(index: VectorIndex, monkeypatch: pytest.MonkeyPatch) -> None:
+    index.ensure("text", "model1")
+    call = index._milvus.call
+
+    def forgetful(method: str, *args, **options):
+        """Acknowledges every write and keeps half of it."""
+        if method == "upsert":
+            args = (args[0], args[1][: len(args[1]) // 2])
+        return call(method, *args, **options)
+
+    ids, vectors = [f"lost{i}" for i in range(10)], unit(np.random.default_rng(4), 10)
+    with monkeypatch.context() as patch:
+        patch.setattr(index._milvus, "call", forgetful)
+        with pytest.raises(IndexOutOfStep, match="5 of 10 vectors are in"):
+            index.upsert("text", ids, vectors)
+    assert index.upsert("text", ids, vectors) == Written(inserted=5, unchanged=5)
+
+
+def test_asking_before_anything_was_loaded_says_what_to_do(home: settings.Settings, index: VectorIndex) -> None:
+    with pytest.raises(IndexOutOfStep, match="sosie rebuild"):
+        index.count("image", version="never")
+
+
+@hypothesis_settings(deadline=None)
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=1, max_size=5))
+def test_any_id_survives_the_filter(ids: list[str]) -> None:
+    from milvus_lite.search.filter.tokens import TokenKind, tokenize
+
+    tokens = tokenize(among("listing_id", ids))
+    assert [token.value for token in tokens if token.kind is TokenKind.STRING] == ids
+
+
+def test_kill_9_between_writes_loses_nothing(tmp_path: Path) -> None:
+    given = make_settings(tmp_path, milvus_timeout_seconds=10)
+    rng = np.random.default_rng(5)
+    ids, vectors = [f"k{i}" for i in range(1500)], unit(rng, 1500)
+    with open_index(given) as first:
+        first.ensure("text", "v")
+        first.upsert("text", ids[:1000], vectors[:1000])
+        killed = server_pid(given)
+        os.kill(killed, signal.SIGKILL)
+        with open_index(given) as second:
+            assert server_pid(given) != killed
+            assert second.count("text") == 1000
+            assert second.upsert("text", ids, vectors) == Written(inserted=500, unchanged=1000)
+            assert set(second.ids("text")) == set(ids)
+        pid = server_pid(given)
+        assert alive(pid), "the outer user still needs it"
+    assert not alive(pid)
+
+
+SHARER = """
+import os, signal, sys
+import numpy as np
+from sosie import settings
+from sosie.index import open_index
+home, name, end = sys.argv[1:]
+rng = np.random.default_rng(len(name))
+with open_index(settings.load(home=home)) as index:
+    index.ensure("text", "v")
+    for step in range(5):
+        vectors = rng.normal(size=(40, 128)).astype("float32")
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        index.upsert("text", [f"{name}-{step}-{i}" for i in range(40)], vectors)
+    if end == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_processes_share_one_server_and_the_last_one_stops_it(tmp_path: Path) -> None:
+    given = make_settings(tmp_path)
+    with open_index(given) as index:
+        pid = server_pid(given)
+        index.ensure("text", "v")
+        others = [
+            subprocess.Popen([sys.executable, "-c", SHARER, str(tmp_path), name, end])
+            for name, end in (("one", "left"), ("two's", "killed"))
+        ]
+        assert [other.wait(60) for other in others] == [0, -signal.SIGKILL]
+        assert server_pid(given) == pid
+        assert index.count("text") == 400, "writes of several processes were lost"
+    assert not alive(pid)
+    assert not list((tmp_path / "milvus" / "users").glob("*.lock"))
+
+
+def test_a_server_whose_users_were_killed_is_used_again(tmp_path: Path) -> None:
+    given = make_settings(tmp_path)
+    assert subprocess.run([sys.executable, "-c", SHARER, str(tmp_path), "dead", "killed"], check=False).returncode == -9
+    orphan = server_pid(given)
+    assert alive(orphan)
+    counted = []
+
+    def use_and_fail() -> None:
+        with open_index(given) as index:
+            assert server_pid(given) == orphan
+            counted.append(index.count("text"))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        use_and_fail()
+    assert counted == [200]
+    assert not alive(orphan)
+
+
+def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
+    given = make_settings(tmp_path)
+    data = tmp_path / "milvus" / "data"
+    data.mkdir(parents=True)
+    with (data / "LOCK").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with (
+            pytest.raises(IndexUnavailable, match=r"ended with code 1(.|\n)*holds the lock"),
+            milvus_server.serve(given),
+        ):
+            pass
+    assert not (tmp_path / "milvus" / "server.json").exists()
+
+
+def test_a_milvus_of_ones_own_is_left_alone(tmp_path: Path) -> None:
+    given = make_settings(tmp_path, milvus_uri="http://127.0.0.1:9", milvus_timeout_seconds=1)
+    with milvus_server.serve(given) as uri:
+        assert uri == "http://127.0.0.1:9"
+    assert not (tmp_path / "milvus").exists()
+    with pytest.raises(IndexUnavailable, match=r"No Milvus answers at http://127\.0\.0\.1:9"), open_index(given):
+        pass
+
+
+def test_a_server_that_went_away_is_unavailable(index: VectorIndex, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pymilvus.exceptions import MilvusUnavailableException
+
+    def unreachable(*_: object, **__: object) -> None:
+        raise MilvusUnavailableException(message="server unavailable")
+
+    monkeypatch.setattr(index._milvus._client, "query", unreachable)
+    with pytest.raises(IndexUnavailable, match=r"failed 3 times at (.|\n)*server unavailable"):
+        index.count("text")

@@ -1,0 +1,446 @@
+"""Pictures from real files, a real HTTP server, an in-memory store and a real S3 server; every fault by its rule."""
+
+import hashlib
+import io
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import fsspec
+import imagehash
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, ImageDraw
+
+from sosie.errors import TerminalError
+from sosie.picture_sources import SCHEMES, locate
+from sosie.pictures import Inspection, PictureFault, Thumbnails, decode, fetch, inspect
+from sosie.settings import Validation
+
+RULES = Validation(max_picture_bytes=200_000, max_picture_pixels=1_000_000, picture_timeout_seconds=1.0)
+
+
+def drawing(width: int = 300, height: int = 200, seed: int = 0) -> Image.Image:
+    rng = np.random.default_rng(seed)
+    image = Image.new("RGB", (width, height), "white")
+    draw = ImageDraw.Draw(image)
+    for _ in range(12):
+        x, y, w, h = (int(value) for value in rng.uniform(0, [width, height, width / 2, height / 2]))
+        draw.rectangle((x, y, x + w, y + h), tuple(int(value) for value in rng.integers(0, 256, 3)))
+    return image
+
+
+def encoded(image: Image.Image, kind: str = "JPEG", **options: object) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+@pytest.fixture
+def thumbnails(tmp_path: Path) -> Thumbnails:
+    return Thumbnails(str(tmp_path / "thumbnails"))
+
+
+def look(data: bytes, folder: Path, thumbnails: Thumbnails, rules: Validation = RULES) -> Inspection:
+    (folder / "picture").write_bytes(data)
+    (found,) = inspect(["picture"], root=str(folder), thumbnails=thumbnails, rules=rules)
+    return found
+
+
+# ── Where pictures come from ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_relative_uri_lies_under_the_root(tmp_path: Path) -> None:
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "a b.jpg").write_bytes(b"data")
+    assert fetch("pictures/a b.jpg", str(tmp_path), RULES) == b"data"
+    assert fetch("pictures/../pictures/a b.jpg", str(tmp_path), RULES) == b"data"
+    assert fetch(str(tmp_path / "pictures/a b.jpg"), "/elsewhere", RULES) == b"data"
+    assert fetch((tmp_path / "pictures/a b.jpg").as_uri(), "/elsewhere", RULES) == b"data"
+    assert fetch("a b.jpg", (tmp_path / "pictures").as_uri().replace("%20", " "), RULES) == b"data"
+
+
+@pytest.mark.parametrize("root", ["/data/landing", "s3://bucket/landing", "https://shop.example/landing"])
+@pytest.mark.parametrize("uri", ["../secret.jpg", "a/../../secret.jpg", "..", "..\\secret.jpg"])
+def test_a_relative_uri_can_not_leave_the_root(root: str, uri: str) -> None:
+    with pytest.raises(PictureFault) as fault:
+        locate(uri, root)
+    assert fault.value.rule == "picture_outside_root"
+
+
+def test_nor_by_the_encoding_that_a_server_undoes() -> None:
+    with pytest.raises(PictureFault, match="leaves the pictures' root"):
+        locate("%2e%2e/secret.jpg", "https://shop.example/landing")
+    assert locate("%2e%2e/x.jpg", "/data") == "/data/%2e%2e/x.jpg"
+
+
+@given(st.text(st.sampled_from("ab./\\%2e"), max_size=14).filter(lambda uri: not uri.startswith("/")))
+def test_no_spelling_leaves_a_local_root(uri: str) -> None:
+    try:
+        address = locate(uri, "/data/landing")
+    except PictureFault:
+        return
+    assert Path(address).resolve().is_relative_to("/data/landing")
+
+
+@pytest.mark.parametrize(
+    "uri", ["ftp://host/a.jpg", "simplecache::s3://bucket/a.jpg", "zip://a.jpg::https://host/a.zip"]
+)
+def test_other_schemes_are_refused(uri: str, tmp_path: Path) -> None:
+    with pytest.raises(PictureFault) as fault:
+        fetch(uri, str(tmp_path), RULES)
+    assert fault.value.rule in ("picture_unreachable", "picture_missing")
+    assert "ftp" not in SCHEMES
+
+
+def test_no_file_a_folder_and_a_pipe_are_missing(tmp_path: Path) -> None:
+    import os
+
+    os.mkfifo(tmp_path / "pipe")
+    for uri in ("nothing.jpg", ".", "pipe", "a\0b", "nothing.jpg/below"):
+        with pytest.raises(PictureFault) as fault:
+            fetch(uri, str(tmp_path), RULES)
+        assert fault.value.rule == "picture_missing", uri
+
+
+def test_memory_store_as_root_and_as_uri() -> None:
+    store = fsspec.filesystem("memory")
+    store.pipe_file("/pictures/a.jpg", b"data")
+    assert fetch("a.jpg", "memory://pictures", RULES) == b"data"
+    assert fetch("memory://pictures/a.jpg", "/elsewhere", RULES) == b"data"
+    with pytest.raises(PictureFault) as fault:
+        fetch("memory://pictures/b.jpg", "", RULES)
+    assert fault.value.rule == "picture_missing"
+
+
+# ── By HTTP ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass
+class Shop:
+    """A server with a picture and every way to fail."""
+
+    picture: bytes = field(default_factory=lambda: encoded(drawing()))
+    asked: Counter[str] = field(default_factory=Counter)
+    sent: int = 0
+    url: str = ""
+
+
+@pytest.fixture(scope="module")
+def shop() -> Iterator[Shop]:
+    held = Shop()
+    release = threading.Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            held.asked[self.path] += 1
+            if self.path in ("/missing.jpg", "/forbidden.jpg", "/broken.jpg"):
+                self.send_error({"/missing.jpg": 404, "/forbidden.jpg": 403, "/broken.jpg": 503}[self.path])
+            elif self.path == "/busy.jpg" and held.asked[self.path] == 1:
+                self.send_error(503)
+            elif self.path == "/moved.jpg":
+                self.send_response(302)
+                self.send_header("Location", "/a.jpg")
+                self.end_headers()
+            elif self.path == "/endless.jpg":
+                self.send_response(200)
+                self.end_headers()
+                try:
+                    while held.sent < 50_000_000:
+                        self.wfile.write(bytes(65_536))
+                        held.sent += 65_536
+                except OSError:
+                    return
+            elif self.path == "/slow.jpg":
+                self.send_response(200)
+                self.send_header("Content-Length", "1000")
+                self.end_headers()
+                self.wfile.write(b"\xff\xd8\xff")
+                self.wfile.flush()
+                release.wait(10)
+            elif self.path == "/cut.jpg":
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(held.picture)))
+                self.end_headers()
+                self.wfile.write(held.picture[:500])
+            else:
+                body = b"<!doctype html>Not what you think" if self.path == "/page.jpg" else held.picture
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Tests are quiet."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    held.url = f"http://127.0.0.1:{server.server_address[1]}"
+    yield held
+    release.set()
+    server.shutdown()
+    server.server_close()
+
+
+def test_http(shop: Shop, tmp_path: Path) -> None:
+    assert fetch(f"{shop.url}/a.jpg", str(tmp_path), RULES) == shop.picture
+    assert shop.asked["/a.jpg"] == 1
+    assert fetch("b.jpg", shop.url, RULES) == shop.picture
+    assert fetch(f"{shop.url}/moved.jpg", "", RULES) == shop.picture
+    assert fetch(f"HTTP{shop.url[4:]}/c.jpg", "", RULES) == shop.picture
+
+
+def test_a_busy_server_is_asked_once_more(shop: Shop) -> None:
+    assert fetch(f"{shop.url}/busy.jpg", "", RULES) == shop.picture
+    with pytest.raises(PictureFault, match="503"):
+        fetch(f"{shop.url}/broken.jpg", "", RULES)
+    assert (shop.asked["/busy.jpg"], shop.asked["/broken.jpg"]) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("path", "rule"),
+    [
+        ("missing.jpg", "picture_missing"),
+        ("forbidden.jpg", "picture_unreachable"),
+        ("slow.jpg", "picture_unreachable"),
+        ("cut.jpg", "picture_unreachable"),
+        ("endless.jpg", "picture_too_large"),
+    ],
+)
+def test_http_faults(shop: Shop, path: str, rule: str) -> None:
+    started = time.monotonic()
+    with pytest.raises(PictureFault) as fault:
+        fetch(f"{shop.url}/{path}", "", RULES)
+    assert fault.value.rule == rule
+    assert shop.url in fault.value.detail
+    assert time.monotonic() - started < 4
+
+
+def test_an_endless_answer_is_not_read_to_its_end(shop: Shop) -> None:
+    with pytest.raises(PictureFault):
+        fetch(f"{shop.url}/endless.jpg", "", RULES)
+    time.sleep(0.1)
+    assert shop.sent < 50_000_000
+
+
+def test_nobody_listens() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    for uri in (f"http://127.0.0.1:{port}/a.jpg", "http://", "http:///a.jpg"):
+        with pytest.raises(PictureFault) as fault:
+            fetch(uri, "", RULES)
+        assert fault.value.rule == "picture_unreachable"
+
+
+def test_a_page_in_place_of_a_picture(shop: Shop, thumbnails: Thumbnails) -> None:
+    (found,) = inspect([f"{shop.url}/page.jpg"], root="", thumbnails=thumbnails, rules=RULES)
+    assert found.fault_rule == "picture_unreadable"
+    assert "<!doctype" in (found.fault_detail or "")
+
+
+# ── An object store ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    pytest.importorskip("s3fs")
+    moto = pytest.importorskip("moto.server")
+    for name, value in {"KEY": "test", "SECRET": "test"}.items():
+        monkeypatch.setitem(fsspec.config.conf.setdefault("s3", {}), name.lower(), value)
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    monkeypatch.setitem(fsspec.config.conf["s3"], "endpoint_url", f"http://{host}:{port}")
+    fsspec.filesystem("s3", skip_instance_cache=True).mkdir("bucket")
+    yield "s3://bucket"
+    server.stop()
+
+
+def test_s3_pictures_and_thumbnails(bucket: str) -> None:
+    data = encoded(drawing())
+    store = fsspec.filesystem("s3")
+    store.pipe_file("bucket/landing/a.jpg", data)
+    store.pipe_file("bucket/landing/big.jpg", bytes(RULES.max_picture_bytes + 1))
+    store.pipe_file("bucket/landing/empty.jpg", b"")
+    thumbnails = Thumbnails(f"{bucket}/lake/pictures")
+    uris = ["a.jpg", f"{bucket}/landing/a.jpg", "b.jpg", "big.jpg", "empty.jpg", "s3://no-such-bucket/a.jpg"]
+    found = inspect(uris, root=f"{bucket}/landing", thumbnails=thumbnails, rules=RULES)
+    digest = hashlib.sha256(data).hexdigest()
+    assert [one.image_hash for one in found] == [digest, digest, None, None, None, None]
+    assert [one.fault_rule for one in found[2:]] == [
+        "picture_missing",
+        "picture_too_large",
+        "picture_empty",
+        "picture_missing",
+    ]
+    assert thumbnails.has(digest)
+    assert Image.open(io.BytesIO(thumbnails.get(digest))).size == (256, 171)
+
+
+# ── What a picture is ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_faults_of_the_bytes(tmp_path: Path, thumbnails: Thumbnails) -> None:
+    good = encoded(drawing())
+    cases = {
+        b"": "picture_empty",
+        b"PK\3\4 an archive": "picture_unreadable",
+        good[: len(good) // 2]: "picture_truncated",
+        good[:20]: "picture_truncated",
+        encoded(drawing(), "PNG")[:-200]: "picture_truncated",
+        encoded(drawing(), "WEBP")[:-200]: "picture_truncated",
+        bytes(RULES.max_picture_bytes + 1): "picture_too_large",
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n": "picture_unreadable",
+    }
+    for data, rule in cases.items():
+        found = look(data, tmp_path, thumbnails)
+        assert (found.fault_rule, found.image_hash, found.image_phash) == (rule, None, None)
+        assert found.fault_detail
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"])
+def test_cut_anywhere_it_is_called_cut(kind: str) -> None:
+    data = encoded(drawing(128, 96), kind)
+    for share in np.linspace(0.05, 0.93, 24):
+        with pytest.raises(PictureFault) as fault:
+            decode(data[: int(len(data) * share)])
+        # Some cuts of an AVIF look like damage to its decoder.
+        assert fault.value.rule == "picture_truncated" or kind == "AVIF", share
+    assert decode(data).size == (128, 96)
+
+
+def test_fifty_megapixels_are_refused_by_their_header(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = encoded(Image.new("L", (10_000, 5_000)), "PNG")
+    assert len(data) < 100_000
+
+    def decoded(*_: object) -> None:
+        pytest.fail("its pixels were decoded")
+
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", decoded)
+    with pytest.raises(PictureFault, match=r"10000 × 5000 pixels are more than 40,000,000") as fault:
+        decode(data, max_pixels=Validation().max_picture_pixels)
+    assert fault.value.rule == "picture_too_large"
+
+
+def test_a_decompression_bomb_is_too_large() -> None:
+    with pytest.raises(PictureFault) as fault:
+        decode(encoded(Image.new("1", (20_000, 20_000)), "PNG"), max_pixels=RULES.max_picture_pixels)
+    assert fault.value.rule == "picture_too_large"
+
+
+def near(image: Image.Image, place: tuple[int, int], colour: tuple[int, int, int]) -> bool:
+    return bool(np.abs(np.subtract(image.getpixel(place), colour)).max() <= 12)
+
+
+def test_every_mode_becomes_rgb() -> None:
+    red = Image.new("RGB", (32, 32), (200, 30, 40))
+    assert near(decode(encoded(red.convert("CMYK"))), (5, 5), (200, 30, 40))
+    assert near(decode(encoded(red.quantize(8), "PNG")), (5, 5), (200, 30, 40))
+    assert near(decode(encoded(Image.new("L", (32, 32), 90))), (5, 5), (90, 90, 90))
+    sixteen = Image.fromarray(np.full((32, 32), 90 * 257, np.uint16))
+    assert near(decode(encoded(sixteen, "PNG")), (5, 5), (90, 90, 90))
+    assert near(decode(encoded(Image.new("F", (32, 32), 0.5), "TIFF")), (5, 5), (128, 128, 128))
+    assert near(decode(encoded(Image.new("1", (32, 32), 1), "PNG")), (5, 5), (255, 255, 255))
+
+
+def test_what_is_transparent_becomes_white() -> None:
+    for kind in ("PNG", "WEBP", "GIF"):
+        image = Image.new("RGBA", (32, 32), (0, 0, 0, 0))
+        image.paste((200, 30, 40, 255), (0, 0, 16, 32))
+        got = decode(encoded(image, kind))
+        assert near(got, (4, 4), (200, 30, 40)), kind
+        assert near(got, (28, 4), (255, 255, 255)), kind
+
+
+def test_the_first_frame_of_an_animation() -> None:
+    frames = [Image.new("RGB", (32, 32), colour) for colour in ("red", "blue")]
+    for kind in ("GIF", "WEBP", "PNG"):
+        got = decode(encoded(frames[0], kind, save_all=True, append_images=frames[1:], duration=100))
+        assert near(got, (5, 5), (255, 0, 0)), kind
+
+
+def test_exif_turns_the_picture_upright() -> None:
+    image = Image.new("RGB", (64, 32), "white")
+    image.paste("black", (0, 0, 32, 32))
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    got = decode(encoded(image, exif=turned, quality=95))
+    assert got.size == (32, 64)
+    assert near(got, (16, 8), (0, 0, 0))
+    assert near(got, (16, 56), (255, 255, 255))
+
+
+def test_a_large_jpeg_is_decoded_small() -> None:
+    data = encoded(drawing(2_400, 1_600))
+    assert decode(data).size == (1_200, 800)
+    assert decode(data, side=100).size == (300, 200)
+
+
+# ── What is kept ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_an_inspection_in_the_order_of_the_uris(tmp_path: Path, thumbnails: Thumbnails) -> None:
+    data = encoded(drawing())
+    (tmp_path / "a.jpg").write_bytes(data)
+    (tmp_path / "same.jpg").write_bytes(data)
+    (tmp_path / "text.jpg").write_bytes(b"text")
+    uris = ["a.jpg", None, "text.jpg", "", "same.jpg", "a.jpg", "  "]
+    found = inspect(uris, root=str(tmp_path), thumbnails=thumbnails, rules=RULES)
+    digest = hashlib.sha256(data).hexdigest()
+    good = Inspection(digest, str(imagehash.phash(drawing())))
+    assert [one.fault_rule for one in found] == [None, None, "picture_unreadable", None, None, None, None]
+    assert found[0].image_hash == digest
+    assert imagehash.hex_to_hash(found[0].image_phash) - imagehash.hex_to_hash(good.image_phash) <= 2
+    assert found[0] == found[4] == found[5]
+    assert found[1] == found[3] == found[6] == Inspection()
+    assert inspect([], root=str(tmp_path), thumbnails=thumbnails, rules=RULES) == []
+
+
+def test_each_uri_is_fetched_once(shop: Shop, thumbnails: Thumbnails) -> None:
+    inspect([f"{shop.url}/once.jpg"] * 50, root="", thumbnails=thumbnails, rules=RULES)
+    assert shop.asked["/once.jpg"] == 1
+
+
+@pytest.mark.parametrize("size", [(1_000, 500), (40, 30), (500, 3)])
+def test_a_thumbnail(size: tuple[int, int], tmp_path: Path, thumbnails: Thumbnails) -> None:
+    found = look(encoded(drawing(*size).convert("RGBA"), "PNG"), tmp_path, thumbnails)
+    assert found.image_hash is not None
+    path = Path(thumbnails.uri) / found.image_hash[:2] / f"{found.image_hash}.jpg"
+    assert path.read_bytes() == thumbnails.get(found.image_hash)
+    with Image.open(path) as image:
+        assert (image.format, image.mode) == ("JPEG", "RGB")
+        assert max(image.size) == min(256, max(size))
+    assert not list(Path(thumbnails.uri).rglob("*.partial"))
+
+
+def test_a_thumbnail_is_written_once(tmp_path: Path, thumbnails: Thumbnails) -> None:
+    found = look(encoded(drawing()), tmp_path, thumbnails)
+    path = Path(thumbnails.uri) / thumbnails.path(found.image_hash or "")
+    before = path.stat().st_mtime_ns
+    assert look(encoded(drawing()), tmp_path, thumbnails) == found
+    assert path.stat().st_mtime_ns == before
+
+
+def test_thumbnails_in_a_store_that_is_no_folder() -> None:
+    thumbnails = Thumbnails("memory://lake/pictures")
+    thumbnails.put("ab" * 32, drawing())
+    assert thumbnails.has("ab" * 32)
+    assert not thumbnails.has("cd" * 32)
+    assert decode(thumbnails.get("ab" * 32)).size == (256, 171)
+
+
+def test_a_thumbnail_that_is_not_there(thumbnails: Thumbnails) -> None:
+    with pytest.raises(TerminalError, match="No copy of picture"):
+        thumbnails.get("ab" * 32)
+    with pytest.raises(ValueError, match="not a sha256"):
+        thumbnails.get("../../../etc/passwd")

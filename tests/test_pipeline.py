@@ -1,0 +1,250 @@
+"""The whole hour on real stores: Delta, Milvus Lite, Feast, ONNX models, pictures; twice, and again."""
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+from PIL import Image
+
+from sosie import pipeline, tables
+from sosie.errors import BatchRejected
+from sosie.index import open_index
+from sosie.judgements import judge
+from sosie.lake import Lake
+from sosie.report.counts import Counts
+from sosie.settings import load
+from sosie.simulate import Marketplace, write
+
+HOURS = ("2026-01-05T00", "2026-01-05T01")
+
+
+@pytest.fixture(scope="module")
+def market(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("market")
+    write(folder, Marketplace(listings=160, hours=2, seed=3))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runs(market: Path, tmp_path_factory: pytest.TempPathFactory) -> list[pipeline.Run]:
+    """Both hours, run."""
+    settings = load(home=tmp_path_factory.mktemp("home"), landing=market / "landing")
+    done = [pipeline.Run.of(hour, settings=settings) for hour in HOURS]
+    for run in done:
+        pipeline.run_all(run)
+    return done
+
+
+def versions(lake: Lake) -> dict[str, int]:
+    return {table.name: lake.version(table) for table in tables.ALL}
+
+
+def counts(run: pipeline.Run) -> Counts:
+    return Counts(pipeline.manifest(run))
+
+
+def live(run: pipeline.Run) -> pl.DataFrame:
+    return run.lake.read(tables.LISTINGS, ~pl.col("is_deleted"))
+
+
+def test_the_manifest_of_each_hour_adds_up(runs: list[pipeline.Run]) -> None:
+    for run in runs:
+        assert [balance for balance in counts(run).balances if not balance.holds] == []
+
+
+def test_the_second_hour_embeds_only_what_changed(runs: list[pipeline.Run]) -> None:
+    first, second = map(counts, runs)
+    assert 0 < second.changed < first.changed / 2
+    assert 0 < second.embedded < first.embedded / 2
+    texts = second.total("detect_changes", ("new", "text", "text_and_image"))
+    assert second("embed.text_computed") <= texts
+
+
+def test_every_live_listing_has_its_vectors_in_lake_and_index(runs: list[pipeline.Run]) -> None:
+    run, listings = runs[-1], live(runs[-1])
+    for modality, table in (("text", tables.TEXT_EMBEDDINGS), ("image", tables.IMAGE_EMBEDDINGS)):
+        wanted = listings.filter(pl.col(f"{modality}_hash").is_not_null())
+        held = run.lake.read(table)
+        missing = wanted.join(
+            held, left_on=["listing_id", f"{modality}_hash"], right_on=["listing_id", "content_hash"], how="anti"
+        )
+        assert missing.is_empty()
+        with open_index(run.settings) as index:
+            assert set(index.ids(modality)) == set(wanted["listing_id"])
+
+
+def test_duplicates_are_found_and_confusable_products_mostly_kept_apart(runs: list[pipeline.Run], market: Path) -> None:
+    from sosie.airflow.demo import accuracy
+
+    found = accuracy(runs[-1].lake, market)
+    assert found["precision"] > 0.6
+    assert found["recall"] > 0.5
+
+
+def test_clusters_and_decisions_tell_the_same(runs: list[pipeline.Run]) -> None:
+    lake = runs[-1].lake
+    clusters = lake.read(tables.CLUSTERS)
+    assert (
+        clusters.group_by("cluster_id")
+        .agg(pl.len(), pl.col("size").first())
+        .filter(pl.col("len") != pl.col("size"))
+        .is_empty()
+    )
+    assert clusters.join(clusters, left_on="canonical_id", right_on="listing_id", how="anti").is_empty()
+    last = lake.read(tables.DECISIONS).sort("event_timestamp").unique("listing_id", keep="last")
+    told = last.filter(pl.col("cluster_id").is_not_null()).select("listing_id", "cluster_id", "canonical_id")
+    assert told.sort("listing_id").rows() == clusters.select(told.columns).sort("listing_id").rows()
+    assert clusters.join(live(runs[-1]), on="listing_id", how="anti").is_empty(), "no deleted listing is in a cluster"
+
+
+def test_the_storefront_is_told_what_the_lake_holds(runs: list[pipeline.Run]) -> None:
+    from sosie import features
+
+    clusters = runs[-1].lake.read(tables.CLUSTERS).head(20)
+    told = features.lookup(runs[-1].settings, clusters["listing_id"].to_list())
+    joined = clusters.join(told, on="listing_id", suffix="_told")
+    assert joined.height == clusters.height
+    assert (joined["cluster_id"] == joined["cluster_id_told"]).all()
+
+
+def test_an_hour_run_again_changes_no_table_and_calls_no_model(
+    runs: list[pipeline.Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sosie.pipeline import embed
+
+    monkeypatch.setattr(embed, "_encode", lambda *_: pytest.fail("a model was called"))
+    before, told = versions(runs[-1].lake), pipeline.manifest(runs[-1])
+    pipeline.run_all(runs[-1])
+    assert versions(runs[-1].lake) == before
+    assert pipeline.manifest(runs[-1]) == told
+
+
+def test_the_report_shows_the_hour(runs: list[pipeline.Run]) -> None:
+    page = runs[-1].settings.reports / HOURS[1] / "index.html"
+    assert HOURS[1] in page.read_text()
+    assert (page.parent / "data_docs" / "index.html").exists()
+
+
+FEED = {"seller_id": "s1", "price": 10.0, "currency": "EUR", "updated_at": "2026-01-05T00:30:00Z"}
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Path:
+    """A landing folder with one good hour of a few listings."""
+    landing = tmp_path / "landing"
+    for number, colour in enumerate(("red", "blue", "green")):
+        picture = Image.new("RGB", (80, 80), colour)
+        (landing / "pictures").mkdir(parents=True, exist_ok=True)
+        picture.save(landing / "pictures" / f"{number}.jpg")
+    rows = (
+        {"listing_id": f"a{n}", "title": f"Acme kettle {n} litre steel", "image_uri": f"pictures/{n}.jpg"}
+        for n in "012"
+    )
+    land(landing, HOURS[0], *rows)
+    return landing
+
+
+def land(landing: Path, hour: str, *rows: dict[str, object], name: str = "listings.csv") -> Path:
+    path = landing / hour / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pl.DataFrame([FEED | row for row in rows], infer_schema_length=None).write_csv(path)
+    return path
+
+
+def run_of(landing: Path, hour: str) -> pipeline.Run:
+    return pipeline.Run.of(hour, settings=load(home=landing.parent / "home", landing=landing))
+
+
+def through_clusters(run: pipeline.Run) -> None:
+    """An hour up to the clusters: what a later hour builds on."""
+    pipeline.validate(run)
+    pipeline.detect_changes(run)
+    for part in pipeline.shards(run):
+        pipeline.embed(run, **part)
+    pipeline.upsert_vectors(run)
+    pipeline.match(run)
+    pipeline.cluster(run)
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda file: file.with_suffix(".parquet").write_bytes(b"<html>502 Bad Gateway</html>"), "listings.parquet"),
+        (lambda file: file.write_bytes(b""), "empty"),
+        (lambda file: file.write_text("listing_id,updated_at\na,2026-01-05T01:00:00Z\n"), "title"),
+    ],
+    ids=["no parquet", "empty", "missing column"],
+)
+def test_a_batch_that_cannot_be_trusted_stops_the_hour_and_changes_nothing(shop: Path, damage, said: str) -> None:
+    file = land(shop, HOURS[1], {"listing_id": "a0", "title": "other"})
+    damage(file)
+    run = run_of(shop, HOURS[1])
+    with pytest.raises(BatchRejected, match=said):
+        pipeline.validate(run)
+    assert set(versions(run.lake).values()) == {-1}
+
+
+def test_bad_rows_and_a_huge_picture_are_put_aside_and_the_next_good_hour_runs(shop: Path) -> None:
+    Image.new("1", (10_000, 5_000)).save(shop / "pictures" / "huge.png")
+    (shop / "pictures" / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 cut off")
+    land(
+        shop,
+        HOURS[0],
+        {"listing_id": "b1", "title": None},
+        {"listing_id": "b2", "title": "x", "price": -1.0},
+        {"listing_id": "b3", "title": "x", "currency": "EURO"},
+        {"listing_id": "b4", "title": "x", "updated_at": "2999-01-01T00:00:00Z"},
+        {"listing_id": "b5", "title": "twice", "price": 1.0},
+        {"listing_id": "b5", "title": "twice, and not the same", "price": 2.0},
+        {"listing_id": "c1", "title": "Acme kettle huge picture", "image_uri": "pictures/huge.png"},
+        {"listing_id": "c2", "title": "Acme kettle broken picture", "image_uri": "pictures/broken.jpg"},
+        name="bad.csv",
+    )
+    first = run_of(shop, HOURS[0])
+    through_clusters(first)
+    put_aside = first.lake.read(tables.QUARANTINE)
+    assert set(put_aside["listing_id"]) == {"b1", "b2", "b3", "b4", "b5", "c1", "c2"}
+    assert put_aside["detail"].null_count() == 0
+    listings = first.lake.read(tables.LISTINGS)
+    assert set(listings["listing_id"]) == {"a0", "a1", "a2", "c1", "c2"}
+    assert listings.filter(pl.col("image_hash").is_null())["listing_id"].sort().to_list() == ["c1", "c2"]
+
+    land(shop, HOURS[1], {"listing_id": "a3", "title": "Acme kettle 3 litre steel"})
+    second = run_of(shop, HOURS[1])
+    through_clusters(second)
+    assert counts(second).changed == 1
+
+
+def test_late_rows_and_deletes(shop: Path) -> None:
+    through_clusters(run_of(shop, HOURS[0]))
+    land(
+        shop,
+        HOURS[1],
+        {"listing_id": "a0", "title": "an old title", "updated_at": "2026-01-04T00:00:00Z"},
+        {"listing_id": "a1", "title": None, "is_deleted": True, "updated_at": "2026-01-05T01:10:00Z"},
+    )
+    run = run_of(shop, HOURS[1])
+    through_clusters(run)
+    assert (counts(run)("detect_changes.stale"), counts(run)("detect_changes.deleted")) == (1, 1)
+    assert "an old title" not in run.lake.read(tables.LISTINGS)["title"].to_list()
+    with open_index(run.settings) as index:
+        assert set(index.ids("text")) == {"a0", "a2"}
+
+
+def test_a_person_is_never_overruled(shop: Path) -> None:
+    same = {"title": "Acme kettle 1 litre steel", "image_uri": "pictures/1.jpg"}
+    land(shop, HOURS[0], {"listing_id": "z1", **same}, {"listing_id": "z2", **same}, name="more.csv")
+    first = run_of(shop, HOURS[0])
+    through_clusters(first)
+    together = dict(first.lake.read(tables.CLUSTERS).select("listing_id", "cluster_id").iter_rows())
+    assert together["z1"] == together["z2"] == together["a1"]
+
+    judge(first.lake, "z1", "z2", "different", "tester")
+    judge(first.lake, "a0", "a2", "same", "tester")
+    land(shop, HOURS[1], {"listing_id": "z1", **same, "price": 11.0, "updated_at": "2026-01-05T01:10:00Z"})
+    second = run_of(shop, HOURS[1])
+    through_clusters(second)
+    now = dict(second.lake.read(tables.CLUSTERS).select("listing_id", "cluster_id").iter_rows())
+    assert now.get("z1") != now.get("z2") or now.get("z1") is None
+    assert now["a0"] == now["a2"]
+    assert {"split", "shrank"} & set(second.lake.read(tables.CLUSTER_EVENTS)["kind"])
