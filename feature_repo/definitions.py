@@ -6,7 +6,7 @@ from pathlib import Path
 from views import build
 
 from sosie.errors import SettingsError
-from sosie.feature_versions import EMBEDDINGS, versions
+from sosie.features.versions import EMBEDDINGS, versions
 from sosie.lake import Lake
 from sosie.settings import settings
 from sosie.tables import DECISIONS

@@ -12,7 +12,7 @@ from feast.data_format import DeltaFormat
 from feast.types import Array, Bool, Float32, Float64, String
 from feast.value_type import ValueType
 
-from sosie.feature_versions import EMBEDDINGS, Versions, view_name
+from sosie.features.versions import EMBEDDINGS, Versions, view_name
 from sosie.lake import Lake
 from sosie.tables import DECISIONS, DIM, Table
 

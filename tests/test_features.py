@@ -12,7 +12,7 @@ import pytest
 
 from sosie import artifacts, features, settings
 from sosie.errors import ModelError, SchemaMismatch, SettingsError
-from sosie.feature_versions import Versions, versions, view_name
+from sosie.features.versions import Versions, versions, view_name
 from sosie.lake import Lake
 from sosie.tables import DECISIONS, DIM, IMAGE_EMBEDDINGS, RUNS, TEXT_EMBEDDINGS, TIMESTAMP, VECTOR
 

@@ -17,13 +17,14 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from sosie import milvus_server, settings
+from sosie import settings
 from sosie.errors import IndexOutOfStep, IndexUnavailable, SchemaMismatch, SettingsError
 from sosie.index import VectorIndex, open_index
-from sosie.index_profiles import PROFILES, profile_for
-from sosie.index_rows import NEIGHBOURS
+from sosie.index import server as milvus_server
+from sosie.index.client import among
+from sosie.index.profiles import PROFILES, profile_for
+from sosie.index.rows import NEIGHBOURS
 from sosie.lake import Written
-from sosie.milvus_client import among
 from sosie.tables import DIM, VECTOR
 
 AWKWARD = ["it's", 'a "quoted" one', "back\\slash", "new\nline", "{braces}", "ünï 漢字 🙂", "a','b", " space ", "%_"]

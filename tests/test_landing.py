@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from sosie import casting, landing
+from sosie import landing
 from sosie.errors import BatchRejected, SettingsError, StoreBusy
-from sosie.landing import LandingFile
+from sosie.landing import LandingFile, casting
 from sosie.tables import FEED
 
 HOUR = "2026-11-20T09"

@@ -5,11 +5,13 @@ from itertools import combinations
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import f1_score
 
 from sosie.evaluate import knn, metrics
 
+unhurried = settings(deadline=None)  # a first call pays for imports
 labels = st.lists(st.integers(0, 4), min_size=1, max_size=12)
 
 
@@ -61,6 +63,7 @@ def as_pairs(pairs: list[tuple[int, int]]) -> metrics.Ints:
     return np.array(pairs, dtype=np.int64).reshape(-1, 2)
 
 
+@unhurried
 @given(linked())
 def test_pairs_score_as_their_sets_do(case: tuple[list[int], list[tuple[int, int]]]) -> None:
     groups, pairs = case
@@ -70,6 +73,7 @@ def test_pairs_score_as_their_sets_do(case: tuple[list[int], list[tuple[int, int
         assert numbers == pytest.approx(want[family])
 
 
+@unhurried
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=14))
 def test_clusters_score_as_their_sets_do(rows: list[tuple[int, int]]) -> None:
     predicted, groups = (list(column) for column in zip(*rows, strict=True))
@@ -79,6 +83,7 @@ def test_clusters_score_as_their_sets_do(rows: list[tuple[int, int]]) -> None:
         assert numbers == pytest.approx(want[family])
 
 
+@unhurried
 @given(labels)
 def test_the_truth_itself_is_perfect(groups: list[int]) -> None:
     truth = np.array(groups)
@@ -86,6 +91,7 @@ def test_the_truth_itself_is_perfect(groups: list[int]) -> None:
         assert family == pytest.approx((1, 1, 1))
 
 
+@unhurried
 @given(linked(), st.data())
 def test_scopes_add_up_to_the_whole(case: tuple[list[int], list[tuple[int, int]]], data: st.DataObject) -> None:
     groups, pairs = case
@@ -106,10 +112,9 @@ def test_standard_error_grows_where_rows_of_a_group_agree() -> None:
     assert metrics.standard_error(np.repeat(values, 4), np.repeat(np.arange(100), 4)) == pytest.approx(alone)
 
 
+@unhurried
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1))
 def test_binary_scores_agree_with_scikit_learn(rows: list[tuple[bool, bool]]) -> None:
-    from sklearn.metrics import f1_score
-
     predicted, actual = (np.array(column) for column in zip(*rows, strict=True))
     want = f1_score(actual, predicted, zero_division=1.0)
     assert metrics.binary(predicted, actual).f1 == pytest.approx(want)
@@ -132,6 +137,7 @@ def scored(draw: st.DrawFn) -> tuple[knn.Links, metrics.Ints, np.ndarray, metric
     return links, np.array(groups), rows, as_pairs(free)
 
 
+@unhurried
 @given(scored())
 def test_no_threshold_is_better_than_the_fitted_one(
     case: tuple[knn.Links, metrics.Ints, np.ndarray, metrics.Ints],
@@ -146,6 +152,7 @@ def test_no_threshold_is_better_than_the_fitted_one(
     assert quality(fitted) == pytest.approx(max(quality(t) for t in (0.0, 0.2, 0.4, 0.6, 2.0)))
 
 
+@unhurried
 @given(st.integers(2, 40), st.integers(1, 6), st.integers(0, 99))
 def test_nearest_finds_each_rows_best(n: int, k: int, seed: int) -> None:
     vectors = np.random.default_rng(seed).normal(size=(n, 5)).astype(np.float32)

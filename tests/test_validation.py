@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from sosie import casting
 from sosie.errors import BatchRejected
+from sosie.landing import casting
 from sosie.settings import Validation
 from sosie.tables import QUARANTINE, TIMESTAMP
 from sosie.validation import ACCEPTED, Validated, validate

@@ -167,7 +167,7 @@ def rules(manifest: Mapping[str, Any], settings: config.Settings, *, review_queu
             f"{refused:,} of {read:,} rows quarantined",
             f"{refused / read:.1%} of this hour's rows broke a rule (limit {settings.alerts.quarantine_share:.0%}). "
             "The other rows were taken in.",
-            "See which rules and files in the report, have the feed mended, then run `sosie replay`.",
+            "See which rules and files in the report, and have the feed mended and the rows sent again.",
         )
     pictures = count("validate.pictures_refused")
     if read and pictures / read > PICTURES_REFUSED_SHARE:
@@ -198,7 +198,7 @@ def rules(manifest: Mapping[str, Any], settings: config.Settings, *, review_queu
             "warning",
             f"{waiting:,} pairs wait for a person",
             f"The review queue is above its limit of {settings.alerts.review_queue:,}.",
-            "Judge the most doubtful pairs first (review page, or `sosie judge`), or raise decider.review_at.",
+            "Judge the most doubtful pairs first (`sosie judge`), or raise decider.review_at.",
         )
     merged, moved = count("cluster.merged"), count.total("cluster", ("formed", "grew", "merged"))
     if merged >= FEWEST_MERGED and merged > MERGED_SHARE * moved:
@@ -217,7 +217,7 @@ def rules(manifest: Mapping[str, Any], settings: config.Settings, *, review_queu
             f"{held:,} matching pairs held back",
             f"{held:,} pairs match, but joining them would pass {settings.clusters.max_size} members, hang two groups "
             "together by weak links, or go against what a person judged. They went to review instead.",
-            "Judge them on the review page.",
+            "Judge them with `sosie judge ID ID same|different`; the next run applies it.",
         )
     return found
 

@@ -155,3 +155,14 @@ def judge(
     with _errors():
         left, right = record(Lake(settings().lake_uri), one, other, verdict, who or getpass.getuser(), note)
         out.print(f"{left} and {right}: {verdict}. The next run applies it.", markup=False, highlight=False)
+
+
+@app.command()
+def rebuild() -> None:
+    """Make the index again from the lake, for the models that are set. Nothing else is touched."""
+    from sosie import pipeline
+    from sosie.settings import settings
+
+    with _errors():
+        counts = pipeline.rebuild(settings())
+        out.print(", ".join(f"{name.replace('_', ' ')} {value:,}" for name, value in counts.items()), highlight=False)

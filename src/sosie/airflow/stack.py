@@ -23,12 +23,12 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from sosie import milvus_server
 from sosie.airflow import DAG_ID as DAG_ID
 from sosie.airflow import INDEX_POOL
 from sosie.airflow.client import Client, DagRun, Outcome, Task
 from sosie.airflow.processes import ComponentDied, Processes, end_leftovers, log_tail
 from sosie.errors import StoreBusy, TerminalError, TransientError
+from sosie.index import server as milvus_server
 from sosie.settings import PROJECT, Settings
 
 PORT = 8080

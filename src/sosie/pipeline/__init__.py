@@ -4,12 +4,13 @@ Every step takes a `Run`, can be run again, and gives the same tables. Data pass
 its scratch space); only counts come back.
 """
 
-from sosie import milvus_server
+from sosie.index import server
 from sosie.pipeline.cluster import cluster
 from sosie.pipeline.embed import Shard, embed, shards
 from sosie.pipeline.ingest import detect_changes, validate
 from sosie.pipeline.match import match, upsert_vectors
 from sosie.pipeline.publish import alert, alert_failure, manifest, publish_features, report
+from sosie.pipeline.rebuild import rebuild
 from sosie.pipeline.run import Counts, Run
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "manifest",
     "match",
     "publish_features",
+    "rebuild",
     "report",
     "run_all",
     "shards",
@@ -34,7 +36,7 @@ __all__ = [
 
 def run_all(run: Run) -> None:
     """The whole hour in this process."""
-    with milvus_server.serve(run.settings):
+    with server.serve(run.settings):
         validate(run)
         detect_changes(run)
         for part in shards(run):

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import polars as pl
 
 from sosie.artifacts import Artifact
-from sosie.lake import Lake
+from sosie.lake import Lake, Written
 from sosie.listings import clean_titles
 from sosie.pipeline.ingest import changes, thumbnails
 from sosie.pipeline.run import Run, Tally, step
@@ -55,10 +55,22 @@ def embed(run: Run, tally: Tally, *, modality: Modality, shard: int, shards: int
     listings = run.lake.lookup(LISTINGS, "listing_id", wanted["listing_id"])
     # A later hour may have moved a listing on; its vector is then that hour's work.
     listings = listings.join(wanted.select("listing_id", hash_), on=["listing_id", hash_]).filter(~pl.col("is_deleted"))
-    contents = listings.unique(hash_).sort(hash_)
+    written, needed, computed = embed_listings(run.lake, settings, modality, listings, run.id)
+    tally.written(written)
+    tally(**{f"{modality}_needed": needed, f"{modality}_computed": computed, f"{modality}_cached": needed - computed})
 
+
+def embed_listings(
+    lake: Lake, settings: Settings, modality: Modality, listings: pl.DataFrame, run_id: str
+) -> tuple[Written, int, int]:
+    """Make sure that the lake holds the vector of each listing's content under the model's version.
+
+    Returns what was written, how many different contents there were, and for how many of them the model was called.
+    """
+    hash_ = f"{modality}_hash"
+    contents = listings.unique(hash_).sort(hash_)
     stamp = version(settings, modality)
-    known = vectors_of(run.lake, modality, stamp, "content_hash", contents[hash_]).unique("content_hash")
+    known = vectors_of(lake, modality, stamp, "content_hash", contents[hash_]).unique("content_hash")
     missing = contents.join(known, left_on=hash_, right_on="content_hash", how="anti")
     pieces = [known.select("content_hash", "vector")]
     if not missing.is_empty():
@@ -70,16 +82,9 @@ def embed(run: Run, tally: Tally, *, modality: Modality, shard: int, shards: int
         .with_columns(embedding_version=pl.lit(stamp), created_timestamp=pl.lit(datetime.now(UTC)))
     )
     # A listing whose newest row already tells this content is up to date, whatever time its feed gave it since.
-    told = latest(run.lake, modality, stamp, rows["listing_id"]).select("listing_id", "content_hash")
+    told = latest(lake, modality, stamp, rows["listing_id"]).select("listing_id", "content_hash")
     rows = rows.join(told, on=["listing_id", "content_hash"], how="anti").select(*TABLE[modality].columns)
-    tally.written(run.lake.append(TABLE[modality], rows, run_id=run.id))
-    tally(
-        **{
-            f"{modality}_needed": contents.height,
-            f"{modality}_computed": missing.height,
-            f"{modality}_cached": contents.height - missing.height,
-        }
-    )
+    return lake.append(TABLE[modality], rows, run_id=run_id), contents.height, missing.height
 
 
 def _encode(settings: Settings, modality: Modality, contents: pl.DataFrame) -> npt.NDArray[np.float32]:

@@ -167,7 +167,7 @@ def _read(results: "ExpectationSuiteValidationResult") -> tuple[pl.DataFrame, bo
         if fault := _exception(result.exception_info):
             raise BatchRejected(
                 f"Rule {rule} could not be checked ({fault}); no row was accepted. "
-                "Run `sosie doctor`, and look at the types of the landing files' columns."
+                "Look at the types of the landing files' columns."
             )
         if rule == ROW_COUNT:
             row_count_ok = bool(result.success)

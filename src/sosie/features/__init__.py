@@ -22,7 +22,7 @@ from typing import Any
 import polars as pl
 
 from sosie.errors import ModelError, SchemaMismatch, SettingsError
-from sosie.feature_versions import EMBEDDINGS, Versions, versions, view_name
+from sosie.features.versions import EMBEDDINGS, Versions, versions, view_name
 from sosie.lake import Lake
 from sosie.locks import exclusive
 from sosie.settings import Settings

@@ -8,8 +8,8 @@ import zlib
 
 import polars as pl
 
-from sosie.casting import FAULT, SURPLUS
 from sosie.errors import BatchRejected
+from sosie.landing.casting import FAULT, SURPLUS
 from sosie.tables import FEED
 
 _PARQUET = b"PAR1"

@@ -14,13 +14,13 @@ from typing import Literal
 import numpy as np
 import polars as pl
 
-from sosie import milvus_server
 from sosie.errors import IndexOutOfStep, SettingsError
-from sosie.index_profiles import METRIC, PROFILES, index_params, profile_for
-from sosie.index_rows import BATCH, MAX_ID_BYTES, NEIGHBOURS, Vectors, as_matrix, batches, checked, neighbours, same
+from sosie.index import server
+from sosie.index.client import MilvusCalls, among
+from sosie.index.profiles import METRIC, PROFILES, index_params, profile_for
+from sosie.index.rows import BATCH, MAX_ID_BYTES, NEIGHBOURS, Vectors, as_matrix, batches, checked, neighbours, same
 from sosie.lake import Written
 from sosie.locks import exclusive
-from sosie.milvus_client import MilvusCalls, among
 from sosie.settings import Settings
 from sosie.tables import DIM
 
@@ -39,9 +39,9 @@ def alias_name(modality: Modality) -> str:
 @contextmanager
 def open_index(settings: Settings) -> Iterator["VectorIndex"]:
     """The index of these settings, its server started where it is ours. Raises `IndexUnavailable`."""
-    with milvus_server.serve(settings) as uri:
+    with server.serve(settings) as uri:
         # The embedded server loses acknowledged writes of concurrent writers: one writer at a time.
-        lock = None if settings.milvus_uri else milvus_server.folder(settings) / "write.lock"
+        lock = None if settings.milvus_uri else server.folder(settings) / "write.lock"
         with VectorIndex(
             uri, token=settings.milvus_token, timeout=settings.milvus_timeout_seconds, write_lock=lock
         ) as index:
@@ -79,7 +79,7 @@ class VectorIndex:
         if serving not in (None, version):
             raise SettingsError(
                 f"Alias {alias_name(modality)} serves embedding version {serving}; the {modality} model is of version "
-                f"{version}. Run `sosie rebuild` and `sosie promote`, or point SOSIE_MODELS at the models of {serving}."
+                f"{version}. Run `sosie rebuild`, or point SOSIE_MODELS at the models of {serving}."
             )
         self.create(modality, version, profile=profile)
         if serving is None:
@@ -135,7 +135,7 @@ class VectorIndex:
         """Delete a collection. Raises `SettingsError` where the alias serves it: Milvus itself would not mind."""
         name = collection_name(modality, version)
         if self._milvus.call("list_aliases", name)["aliases"]:
-            raise SettingsError(f"Collection {name} is being served. Run `sosie promote` for another version first.")
+            raise SettingsError(f"Collection {name} is being served. Promote another version first.")
         self._milvus.call("drop_collection", name)
         self._forget(name)
 

@@ -29,7 +29,9 @@ VERSION = "embedding_version"
 
 
 class VersionedDuckDBOfflineStoreConfig(plain.DuckDBOfflineStoreConfig):  # type: ignore[misc]
-    type: Literal["sosie.feast_offline.VersionedDuckDBOfflineStore"] = "sosie.feast_offline.VersionedDuckDBOfflineStore"
+    type: Literal["sosie.features.offline.VersionedDuckDBOfflineStore"] = (
+        "sosie.features.offline.VersionedDuckDBOfflineStore"
+    )
 
 
 class VersionedDuckDBOfflineStore(plain.DuckDBOfflineStore):  # type: ignore[misc]

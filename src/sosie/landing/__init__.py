@@ -16,8 +16,8 @@ import polars as pl
 import structlog
 from rapidfuzz import fuzz, process
 
-from sosie import casting, landing_formats
 from sosie.errors import BatchRejected, SettingsError, StoreBusy
+from sosie.landing import casting, formats
 from sosie.tables import FEED, FEED_REQUIRED
 
 log = structlog.get_logger(__name__)
@@ -126,7 +126,7 @@ def read(landing: Path, file: LandingFile, *, allow_extra_columns: bool = False)
             f"{file.path} changed after it was found: it is still being written. "
             "Run the hour again, and let the feed write to a name ending in .tmp and rename it when done."
         )
-    raw = landing_formats.parse(data, file.path)
+    raw = formats.parse(data, file.path)
     check_columns(raw, file.path, allow_extra_columns=allow_extra_columns)
     return (
         casting.cast(raw)

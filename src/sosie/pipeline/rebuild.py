@@ -1,0 +1,34 @@
+"""The index made again from the lake."""
+
+import polars as pl
+
+from sosie.index import open_index
+from sosie.lake import Lake
+from sosie.pipeline.embed import MODALITIES, current, embed_listings, version
+from sosie.pipeline.run import Counts, log
+from sosie.settings import Settings
+from sosie.tables import LISTINGS
+
+
+def rebuild(settings: Settings) -> Counts:
+    """Make the index hold exactly the live catalogue under the models' versions, and have searches use it.
+
+    Listings that have no vector under these versions are embedded first; the others cost no model call. Pairs that were
+    decided on other vectors stay until one of their listings changes.
+    """
+    lake, counts = Lake(settings.lake_uri), Counts()
+    live = lake.read(LISTINGS, ~pl.col("is_deleted"))
+    with open_index(settings) as index:
+        for modality in MODALITIES:
+            stamp = version(settings, modality)
+            with_content = live.drop_nulls(f"{modality}_hash")
+            _, _, computed = embed_listings(lake, settings, modality, with_content, "rebuild")
+            written = index.rebuild_from(modality, stamp, current(lake, modality, stamp, live))
+            index.promote(modality, stamp)
+            counts |= {
+                f"{modality}_computed": computed,
+                f"{modality}_mended": written.rows,
+                f"{modality}_held": index.count(modality),
+            }
+            log.info("index rebuilt", modality=modality, version=stamp, mended=written.rows)
+    return counts
