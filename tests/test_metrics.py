@@ -158,5 +158,7 @@ def test_nearest_finds_each_rows_best(n: int, k: int, seed: int) -> None:
     vectors = np.random.default_rng(seed).normal(size=(n, 5)).astype(np.float32)
     similar = vectors @ vectors.T
     np.fill_diagonal(similar, -np.inf)
-    want = {tuple(sorted((row, int(other)))) for row in range(n) for other in np.argsort(-similar[row])[: min(k, n - 1)]}
+    want = {
+        tuple(sorted((row, int(other)))) for row in range(n) for other in np.argsort(-similar[row])[: min(k, n - 1)]
+    }
     assert {tuple(pair) for pair in knn.nearest(vectors, k, block=7).pairs.tolist()} == want

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import polars as pl
 
+from sosie.vectors import matrix
+
 NEIGHBOURS = pl.Schema({"query_id": pl.String, "listing_id": pl.String, "similarity": pl.Float32})
 _PAIR: dict[str, pl.DataType | type[pl.DataType]] = {
     "left_id": pl.String,
@@ -104,6 +106,12 @@ def join(
             )
         )
     return nearest(pl.concat(blocks), k)
+
+
+def join_frame(asking: pl.Series, held: pl.DataFrame, k: int, min_similarity: float) -> pl.DataFrame:
+    """`join` of those of `asking` that are in the frame `held` (listing_id, vector) with all of it."""
+    asked = held.filter(pl.col("listing_id").is_in(asking.implode()))
+    return join(asked["listing_id"], matrix(asked), held["listing_id"], matrix(held), k, min_similarity)
 
 
 def nearest(neighbours: pl.DataFrame, k: int) -> pl.DataFrame:

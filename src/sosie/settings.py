@@ -56,8 +56,11 @@ class Blocking(Section):
 
     text_neighbours: int = 40
     image_neighbours: int = 20
+    # Joined in process over all live titles; 0 leaves it out, where a catalogue is too large for that.
+    lexical_neighbours: int = 30
     min_text_similarity: float = 0.35
     min_image_similarity: float = 0.60
+    min_lexical_similarity: float = 0.20
     exact_key_limit: int = 50
     candidates_per_listing: int = 120
     # A batch of more than this share of the catalogue is joined in process instead of asking the index.

@@ -241,7 +241,8 @@ def main() -> None:
     def leave(*_: object) -> None:
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, leave)
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell that starts us in the background has SIGINT ignored
+        signal.signal(number, leave)
     say = sys.stdout.write
     say("Airflow is starting (about a minute the first time) …\n")
     try:

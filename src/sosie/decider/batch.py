@@ -185,6 +185,20 @@ class Batch:
         return self.listings.words.compare(self.left, self.right)
 
     @cached_property
+    def _ngrams_shared(self) -> Floats:
+        return self.listings.ngrams.shared(self.left, self.right)
+
+    def ngram_overlap(self) -> Floats:
+        """Share of the n-grams, by idf, of the title with fewer of them that the other has too."""
+        total = self.over(self.listings.ngrams.total, smaller=True)
+        return np.asarray(self._ngrams_shared / np.maximum(total, 1), dtype=np.float32)
+
+    def ngram_coverage(self) -> Floats:
+        """Share of the n-grams, by idf, of the title with more of them that the other has too."""
+        total = self.over(self.listings.ngrams.total, smaller=False)
+        return np.asarray(self._ngrams_shared / np.maximum(total, 1), dtype=np.float32)
+
+    @cached_property
     def numbers(self) -> Compared:
         return self.listings.numbers.compare(self.left, self.right)
 

@@ -56,6 +56,14 @@ def _one_sided(batch: Batch) -> Floats:
     return batch.listings.quantities.one_sided(batch.left, batch.right)
 
 
+def _least_said(batch: Batch) -> Floats:
+    return batch.over(batch.listings.words.total, smaller=True)
+
+
+def _most_said(batch: Batch) -> Floats:
+    return batch.over(batch.listings.words.total, smaller=False)
+
+
 def _pack_ratio(batch: Batch) -> Floats:
     """|log ratio| of the largest counts; a title that names none sells one piece."""
     most = np.nan_to_num(batch.listings.quantities.most[:, DIMENSIONS.index("count")], nan=1.0)

@@ -106,6 +106,10 @@ class Weighted:
         """TF-IDF cosine of each pair of rows, `[pairs]`."""
         return np.asarray(self.unit[left].multiply(self.unit[right]).sum(axis=1), dtype=np.float32).ravel()
 
+    def shared(self, left: Rows, right: Rows) -> Floats:
+        """Summed idf of what each pair of rows shares, `[pairs]`."""
+        return _sums(self.weight[left].multiply(self.present[right]))
+
     def compare(self, left: Rows, right: Rows) -> "Compared":
         """What each pair of rows shares and what only one side has."""
         a, b = self.weight[left], self.present[right]

@@ -59,8 +59,10 @@ def _spoilt(folder: Path) -> pl.DataFrame:
     told = folder / "truth_hours.parquet"
     schema = {"hour": pl.String, "listing_id": pl.String, "rule": pl.String}
     rows = pl.read_parquet(told, columns=list(schema)) if told.is_file() else pl.DataFrame(schema=schema)
-    return rows.filter(pl.col("rule").is_not_null()).select("hour", "listing_id", spoilt="rule").unique(
-        ["hour", "listing_id"]
+    return (
+        rows.filter(pl.col("rule").is_not_null())
+        .select("hour", "listing_id", spoilt="rule")
+        .unique(["hour", "listing_id"])
     )
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from sosie import blocking, clusters
+from sosie import blocking, clusters, lexical
 from sosie.decider.model import Decider
 from sosie.evaluate import knn
 from sosie.evaluate.baselines import FITTED, rows_of
@@ -25,9 +25,9 @@ def match_sosie(labelled: Labelled, clock: Clock, settings: Settings, *, fit: bo
     with clock("embed pictures"):
         pictures = image_vectors(dataset, settings)
     listings = _with_hashes(dataset.listings, pictures)
-    with clock("candidates"):
-        found = _candidates(listings, text, pictures, settings)
     decider = Decider.load(settings.models / "decider", threads=settings.embedding.threads)
+    with clock("candidates"):
+        found = _candidates(listings, text, pictures, decider, settings)
     with clock("decide"):
         decided = decide(decider, found.pairs, listings, text, pictures, settings)
     rows = rows_of(decided, dataset.listings)
@@ -107,19 +107,16 @@ def decide(
 
 
 def _candidates(
-    listings: pl.DataFrame, text: pl.DataFrame, pictures: Pictures | None, settings: Settings
+    listings: pl.DataFrame, text: pl.DataFrame, pictures: Pictures | None, decider: Decider, settings: Settings
 ) -> blocking.Candidates:
-    rules = settings.blocking
-    neighbours = {"text": _joined(text, rules.text_neighbours, rules.min_text_similarity)}
+    rules, ids = settings.blocking, listings["listing_id"]
+    near = {"text": blocking.join_frame(ids, text, rules.text_neighbours, rules.min_text_similarity)}
     if pictures:
-        neighbours["image"] = _joined(pictures.vectors, rules.image_neighbours, rules.min_image_similarity)
-    keys = blocking.exact_keys(listings["listing_id"], listings, rules.exact_key_limit)
-    return blocking.candidates(neighbours, keys, rules.candidates_per_listing)
-
-
-def _joined(vectors: pl.DataFrame, k: int, floor: float) -> pl.DataFrame:
-    ids, matrix = vectors["listing_id"], vectors["vector"].to_numpy()
-    return blocking.join(ids, matrix, ids, matrix, k, floor)
+        k, floor = rules.image_neighbours, rules.min_image_similarity
+        near["image"] = blocking.join_frame(ids, pictures.vectors, k, floor)
+    near |= lexical.neighbours(ids, listings, decider.vocabulary, rules, threads=settings.embedding.threads)
+    keys = blocking.exact_keys(ids, listings, rules.exact_key_limit)
+    return blocking.candidates(near, keys, rules.candidates_per_listing)
 
 
 def _with_hashes(listings: pl.DataFrame, pictures: Pictures | None) -> pl.DataFrame:

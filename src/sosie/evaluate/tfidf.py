@@ -5,6 +5,7 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 
+from sosie.errors import DatasetError
 from sosie.evaluate.knn import Links
 from sosie.evaluate.metrics import Ints
 from sosie.listings import clean_titles
@@ -37,7 +38,11 @@ def weights(titles: list[str], analyzer: Analyzer = "word") -> Any:
         if analyzer == "word"
         else {"analyzer": "char_wb", "ngram_range": (3, 5), "min_df": 2 if len(titles) > _MANY else 1}
     )
-    return TfidfVectorizer(**terms, sublinear_tf=True, dtype=np.float32).fit_transform(titles)
+    vectorizer = TfidfVectorizer(**terms, sublinear_tf=True, dtype=np.float32)
+    try:
+        return vectorizer.fit_transform(titles)
+    except ValueError as error:
+        raise DatasetError(f"No title of the {len(titles)} has a word to compare by ({error}).") from None
 
 
 def nearest(rows: Any, k: int = NEIGHBOURS, floor: float = FLOOR) -> Links:

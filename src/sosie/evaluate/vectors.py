@@ -11,6 +11,7 @@ from sosie.evaluate.datasets import Dataset
 from sosie.listings import clean_titles
 from sosie.settings import Settings
 from sosie.tables import DIM
+from sosie.vectors import frame
 
 _PICTURES_AT_ONCE = 1_024
 
@@ -25,7 +26,7 @@ class Pictures:
 
 
 def text_vectors(listings: pl.DataFrame, settings: Settings) -> tuple[pl.DataFrame, dict[str, Any]]:
-    """listing_id, vector (Array of 128) of the listings that have a title, and the encoder's version."""
+    """listing_id, vector of the listings that have a title, and the encoder's version."""
     from sosie.embedding.text import TextEncoder
 
     encoder = TextEncoder.load(settings.models / "text", threads=settings.embedding.threads)
@@ -33,7 +34,7 @@ def text_vectors(listings: pl.DataFrame, settings: Settings) -> tuple[pl.DataFra
         pl.col("title").str.len_chars() > 0
     )
     vectors = encoder.encode(titled["title"].to_list(), settings.embedding.batch_size)
-    return _frame(titled["listing_id"], vectors), {"text_version": encoder.version}
+    return frame(titled["listing_id"], vectors), {"text_version": encoder.version}
 
 
 def image_vectors(dataset: Dataset, settings: Settings) -> Pictures | None:
@@ -63,7 +64,7 @@ def image_vectors(dataset: Dataset, settings: Settings) -> Pictures | None:
             )
             for start in range(0, len(unique), _PICTURES_AT_ONCE)
         ]
-    seen = _frame(unique, np.concatenate(parts) if parts else np.empty((0, DIM), np.float32))
+    seen = frame(unique, np.concatenate(parts) if parts else np.empty((0, DIM), np.float32))
     vectors = hashes.join(seen.rename({"listing_id": "image_hash"}), on="image_hash", maintain_order="left")
     about = {
         "image_version": encoder.version,
@@ -71,7 +72,3 @@ def image_vectors(dataset: Dataset, settings: Settings) -> Pictures | None:
         "pictures_unusable": pictured.height - hashes.height,
     }
     return Pictures(vectors.select("listing_id", "vector"), hashes, about)
-
-
-def _frame(ids: pl.Series, vectors: np.ndarray) -> pl.DataFrame:
-    return pl.DataFrame({"listing_id": ids, "vector": pl.Series(vectors, dtype=pl.Array(pl.Float32, DIM))})

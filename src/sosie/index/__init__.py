@@ -18,11 +18,12 @@ from sosie.errors import IndexOutOfStep, SettingsError
 from sosie.index import server
 from sosie.index.client import MilvusCalls, among
 from sosie.index.profiles import METRIC, PROFILES, index_params, profile_for
-from sosie.index.rows import BATCH, MAX_ID_BYTES, NEIGHBOURS, Vectors, as_matrix, batches, checked, neighbours, same
+from sosie.index.rows import BATCH, MAX_ID_BYTES, NEIGHBOURS, batches, checked, neighbours, same
 from sosie.lake import Written
 from sosie.locks import exclusive
 from sosie.settings import Settings
 from sosie.tables import DIM
+from sosie.vectors import Vectors, matrix
 
 Modality = Literal["text", "image"]
 _ID, _VECTOR = "listing_id", "vector"
@@ -201,7 +202,7 @@ class VectorIndex:
         ids = rows["listing_id"].to_list()
         surplus = set(self.ids(modality, version=version)) - set(ids)
         deleted = self.delete(modality, sorted(surplus), version=version).deleted
-        written = self.upsert(modality, ids, as_matrix(rows["vector"]), version=version)
+        written = self.upsert(modality, ids, matrix(rows), version=version)
         return Written(written.inserted, written.updated, written.unchanged, deleted)
 
     # Reads

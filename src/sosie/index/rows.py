@@ -5,12 +5,10 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from sosie.errors import SchemaMismatch
 from sosie.tables import DIM
-
-Vectors = NDArray[np.float32]
+from sosie.vectors import Vectors
 
 NEIGHBOURS = {"query_id": pl.String, "listing_id": pl.String, "similarity": pl.Float32}
 """Columns of a neighbours frame; similarity is the cosine, in [-1, 1]."""
@@ -19,12 +17,6 @@ BATCH = 1_000
 """Rows or queries a call. The embedded server pays per call for the whole collection, so calls must be large."""
 
 MAX_ID_BYTES = 512
-
-
-def as_matrix(vectors: pl.Series) -> Vectors:
-    """A column of lists of 128 numbers as a matrix, shape (rows, 128)."""
-    flat = vectors.explode(empty_as_null=False).to_numpy() if len(vectors) else np.empty(0)
-    return np.ascontiguousarray(flat, dtype=np.float32).reshape(len(vectors), DIM)
 
 
 def checked(ids: Sequence[str], vectors: Vectors) -> tuple[list[str], Vectors]:

@@ -15,7 +15,7 @@ from sosie.listings import clean_titles
 from sosie.pipeline.ingest import changes, thumbnails
 from sosie.pipeline.run import Run, Tally, step
 from sosie.settings import Settings
-from sosie.tables import DIM, IMAGE_EMBEDDINGS, LISTINGS, TEXT_EMBEDDINGS, VECTOR, Table
+from sosie.tables import IMAGE_EMBEDDINGS, LISTINGS, TEXT_EMBEDDINGS, VECTOR, Table
 
 Modality = Literal["text", "image"]
 MODALITIES: tuple[Modality, ...] = ("text", "image")
@@ -138,8 +138,3 @@ def current(lake: Lake, modality: Modality, stamp: str, listings: pl.DataFrame) 
         .select("listing_id", "vector")
         .sort("listing_id")
     )
-
-
-def matrix(vectors: pl.DataFrame) -> npt.NDArray[np.float32]:
-    """Vectors of a frame as [n, 128] float32."""
-    return vectors["vector"].cast(pl.Array(pl.Float32, DIM)).to_numpy()

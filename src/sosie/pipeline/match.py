@@ -1,17 +1,14 @@
 """Vectors into the index, neighbours out of it, and a decision on each pair worth one."""
 
-from typing import NamedTuple
-
-import numpy as np
-import numpy.typing as npt
 import polars as pl
 
-from sosie import blocking, judgements
+from sosie import blocking, judgements, lexical
 from sosie.index import open_index
-from sosie.pipeline.embed import MODALITIES, Modality, current, matrix, version
+from sosie.pipeline.embed import MODALITIES, Modality, current, version
 from sosie.pipeline.ingest import changes
 from sosie.pipeline.run import Run, Tally, log, step
 from sosie.tables import LISTINGS, PAIRS
+from sosie.vectors import matrix
 
 _SIDES = ["left_id", "right_id"]
 _DECIDED_AT_ONCE = 200_000
@@ -65,13 +62,17 @@ def match(run: Run, tally: Tally) -> None:
     touched = pl.col("left_id").is_in(moved.implode()) | pl.col("right_id").is_in(moved.implode())
     before = run.lake.read(PAIRS, touched)
 
+    decider = Decider.load(settings.models / "decider", threads=settings.embedding.threads)
     keys = blocking.exact_keys(changed, catalogue, settings.blocking.exact_key_limit)
-    found = blocking.candidates(_neighbours(run, changed, catalogue), keys, settings.blocking.candidates_per_listing)
+    near = _neighbours(run, changed, catalogue)
+    near |= lexical.neighbours(
+        changed, catalogue, decider.vocabulary, settings.blocking, threads=settings.embedding.threads
+    )
+    found = blocking.candidates(near, keys, settings.blocking.candidates_per_listing)
     alive = catalogue.select("listing_id")
     kept = both_in(before, alive).select(*_SIDES, "blocked_by")
     pairs = pl.concat([found.pairs, kept]).unique(_SIDES, keep="first").sort(_SIDES)
 
-    decider = Decider.load(settings.models / "decider")
     ids = pl.concat([pairs["left_id"], pairs["right_id"]]).unique()
     listings = run.lake.lookup(LISTINGS, "listing_id", ids)
     text, image = (current(run.lake, modality, version(settings, modality), listings) for modality in MODALITIES)
@@ -124,11 +125,6 @@ def _overruled(decided: pl.DataFrame, judged: pl.DataFrame) -> pl.DataFrame:
     ).drop("said")  # fmt: skip
 
 
-class _Vectors(NamedTuple):
-    ids: pl.Series
-    vectors: npt.NDArray[np.float32]
-
-
 def _neighbours(run: Run, changed: pl.Series, catalogue: pl.DataFrame) -> dict[str, pl.DataFrame]:
     """Nearest listings by each modality: asked of the index, or joined in process where much of the catalogue moved.
 
@@ -148,10 +144,7 @@ def _neighbours(run: Run, changed: pl.Series, catalogue: pl.DataFrame) -> dict[s
     if joined:
         for modality, (k, floor) in limits.items():
             held = current(run.lake, modality, version(run.settings, modality), listings)
-            query = held.filter(pl.col("listing_id").is_in(changed.implode()))
-            found[modality] = blocking.join(
-                query["listing_id"], matrix(query), held["listing_id"], matrix(held), k, floor
-            )
+            found[modality] = blocking.join_frame(changed, held, k, floor)
         return found
     with open_index(run.settings) as index:
         for modality, (k, floor) in limits.items():

@@ -40,12 +40,12 @@ class Knobs:
     """How the decider is trained."""
 
     folds: int = 3
-    rounds: int = 350
-    learning_rate: float = 0.06
-    leaves: int = 31
+    rounds: int = 300
+    learning_rate: float = 0.05
+    leaves: int = 15
     min_leaf: int = 80
     l2: float = 5.0
-    easy_share: float = 0.2
+    easy_share: float = 0.35
     # The size of catalogue that probabilities are meant for: in a pool twice as large, each listing has twice as many
     # look-alikes and no more duplicates.
     catalogue: int = 27_000
@@ -125,7 +125,7 @@ def main() -> None:
 
 def pool_of(catalogue: Catalogue, rules: Blocking, vocabulary: Vocabulary) -> Pool:
     """Candidates of a catalogue with their labels and features."""
-    pairs = candidates(catalogue, rules)
+    pairs = candidates(catalogue, rules, vocabulary)
     return Pool(
         catalogue,
         pairs,

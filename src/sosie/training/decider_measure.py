@@ -120,7 +120,7 @@ def in_full(catalogue: Catalogue, decider: Decider, rules: Blocking) -> dict[str
 
 def _measured(catalogue: Catalogue, decider: Decider, rules: Blocking, only: Mask | None) -> dict[str, Any]:
     match_at, review_at = decider.thresholds()
-    pairs = candidates(catalogue, rules)
+    pairs = candidates(catalogue, rules, decider.vocabulary)
     features = decider.features(pairs, catalogue.listings, catalogue.text, catalogue.image)
     score, label = decider.score(features), labelled(pairs, catalogue.truth)
     cosine = np.nan_to_num(features[:, NAMES.index("text_cosine")].astype(np.float64), nan=-1)

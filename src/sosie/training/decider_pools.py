@@ -9,13 +9,14 @@ import numpy.typing as npt
 import polars as pl
 import structlog
 
-from sosie import blocking
+from sosie import blocking, lexical
 from sosie.decider.features import NAMES, pair_features
 from sosie.decider.text_features import Vocabulary
 from sosie.evaluate import datasets
 from sosie.listings import clean_titles
 from sosie.settings import Blocking, Validation
 from sosie.tables import DIM
+from sosie.vectors import frame
 
 log = structlog.get_logger()
 
@@ -120,22 +121,18 @@ class Pool:
         )["group"]
 
 
-def candidates(catalogue: Catalogue, rules: Blocking) -> pl.DataFrame:
+def candidates(catalogue: Catalogue, rules: Blocking, vocabulary: Vocabulary) -> pl.DataFrame:
     """Pairs that the hourly run would decide if the whole catalogue came new."""
     k, floor = rules.text_neighbours, rules.min_text_similarity
-    near = {"text": pl.concat([_joined(view.text, view.unseen, k, floor) for view in catalogue.all_views])}
+    near = {"text": pl.concat([blocking.join_frame(v.unseen, v.text, k, floor) for v in catalogue.all_views])}
     if catalogue.image.height:
         k, floor = rules.image_neighbours, rules.min_image_similarity
-        near["image"] = _joined(catalogue.image, catalogue.image["listing_id"], k, floor)
+        near["image"] = blocking.join_frame(catalogue.image["listing_id"], catalogue.image, k, floor)
+    near |= lexical.neighbours(catalogue.listings["listing_id"], catalogue.listings, vocabulary, rules)
     keys = blocking.exact_keys(catalogue.listings["listing_id"], catalogue.listings, rules.exact_key_limit)
     found = blocking.candidates(near, keys, rules.candidates_per_listing)
     log.info("candidates", catalogue=catalogue.name, listings=catalogue.listings.height, **found.counts)
     return found.pairs
-
-
-def _joined(vectors: pl.DataFrame, asking: pl.Series, k: int, floor: float) -> pl.DataFrame:
-    asked = vectors.filter(pl.col("listing_id").is_in(asking.implode()))
-    return blocking.join(asked["listing_id"], matrix(asked), vectors["listing_id"], matrix(vectors), k, floor)
 
 
 def features(catalogue: Catalogue, pairs: pl.DataFrame, vocabulary: Vocabulary) -> npt.NDArray[np.float32]:
@@ -163,25 +160,12 @@ def true_pairs(truth: pl.DataFrame) -> int:
     return int((sizes * (sizes - 1) // 2).sum())
 
 
-def matrix(frame: pl.DataFrame) -> npt.NDArray[np.float32]:
-    """Vectors of a frame (listing_id, vector) as float32 [n, width]."""
-    if frame.is_empty():
-        return np.empty((0, 1), dtype=np.float32)
-    width = len(frame["vector"][0])
-    return np.ascontiguousarray(frame["vector"].explode().to_numpy().reshape(-1, width), dtype=np.float32)
-
-
-def frame_of(ids: pl.Series, vectors: npt.NDArray[np.float32]) -> pl.DataFrame:
-    """Frame (listing_id, vector) of float32 [n, width]."""
-    return pl.DataFrame({"listing_id": ids, "vector": pl.Series(vectors).cast(pl.List(pl.Float32))})
-
-
 def read(path: Path, text_model: Path, image_model: Path, cache: Path) -> Catalogue:
     """A labelled dataset with its vectors, which are kept under `cache` by model version and content."""
     dataset = datasets.load(path)
     listings = dataset.listings.with_columns(title=clean_titles(pl.col("title")))
     listings, image = _pictures(listings, dataset.root, image_model, cache)
-    text = frame_of(listings["listing_id"], _text_vectors(listings["title"], text_model, cache))
+    text = frame(listings["listing_id"], _text_vectors(listings["title"], text_model, cache))
     log.info("read", dataset=dataset.name, listings=listings.height, pictures=image.height)
     return Catalogue(dataset.name, listings, dataset.truth, text, image)
 
@@ -202,7 +186,7 @@ def _text_vectors(titles: pl.Series, model: Path, cache: Path) -> npt.NDArray[np
 def _pictures(listings: pl.DataFrame, root: Path, model: Path, cache: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Listings with `image_hash` and `image_phash` as the pipeline has them, and the vectors of good pictures."""
     if not listings["image_uri"].count():
-        return listings.with_columns(image_hash=pl.lit(None, pl.String)), frame_of(listings["listing_id"][:0], _NONE)
+        return listings.with_columns(image_hash=pl.lit(None, pl.String)), frame(listings["listing_id"][:0], _NONE)
     from sosie.embedding.image import ImageEncoder
     from sosie.pictures import Thumbnails, inspect
 
@@ -222,6 +206,6 @@ def _pictures(listings: pl.DataFrame, root: Path, model: Path, cache: Path) -> t
             for start in range(0, len(hashes), 1_024)
         ]
         np.save(file, np.concatenate([*parts, np.empty((0, DIM), np.float32)]))
-    by_hash = frame_of(hashes, np.load(file)).rename({"listing_id": "image_hash"})
+    by_hash = frame(hashes, np.load(file)).rename({"listing_id": "image_hash"})
     vectors = listings.select("listing_id", "image_hash").join(by_hash, on="image_hash", maintain_order="left")
     return listings, vectors.select("listing_id", "vector")
