@@ -37,7 +37,9 @@ check: setup  ## Lint, format and type-check
 	@$(BIN)/mypy
 
 airflow: setup  ## Serve the Airflow UI until Ctrl-C: over the demo's runs, or those of SOSIE_HOME
-	@SOSIE_HOME=$${SOSIE_HOME:-var/demo} $(BIN)/python -m sosie.airflow.stack
+	@export SOSIE_HOME=$${SOSIE_HOME:-var/demo}; \
+	  [ -n "$$SOSIE_LANDING" ] || [ ! -d $$SOSIE_HOME/marketplace ] || export SOSIE_LANDING=$$SOSIE_HOME/marketplace/landing; \
+	  $(BIN)/python -m sosie.airflow.stack
 
 lock: $(BIN)/python  ## Pin the newest versions that fit pyproject.toml
 	@$(BIN)/uv pip compile pyproject.toml --all-extras $(FIND_LINKS) --upgrade --quiet --no-header --no-annotate \

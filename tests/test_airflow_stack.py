@@ -1,6 +1,7 @@
 """The real thing: API server, scheduler and DAG processor as child processes, our DAG in them, and faults."""
 
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -17,7 +18,7 @@ from sosie import tables
 from sosie.airflow import DAG_ID
 from sosie.airflow.client import Outcome, RunFailed, Task
 from sosie.airflow.processes import ComponentDied, Processes, end_leftovers
-from sosie.airflow.stack import Airflow, _environment, _exported, _inherited, stack
+from sosie.airflow.stack import Airflow, _environment, _exported, _inherited, _reserved_port, stack
 from sosie.errors import StoreBusy, TerminalError
 from sosie.lake import Lake
 from sosie.settings import PROJECT, Settings, load
@@ -316,13 +317,18 @@ time.sleep(300)
 
 
 def test_a_taken_port_is_refused_by_name(tmp_path: Path) -> None:
-    import socket
-
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         port = listener.getsockname()[1]
         with pytest.raises(TerminalError, match=f"Port {port} can't be had"), stack(load(home=tmp_path), port=port):
+            pass
+
+
+def test_two_that_start_at_once_take_different_ports() -> None:
+    with _reserved_port(None) as first, _reserved_port(None) as second:
+        assert first != second
+        with socket.create_server(("127.0.0.1", first)):  # as the API server does: with SO_REUSEADDR
             pass
 
 

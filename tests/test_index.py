@@ -313,6 +313,7 @@ def test_a_server_that_went_away_is_unavailable(index: VectorIndex, monkeypatch:
     def unreachable(*_: object, **__: object) -> None:
         raise MilvusUnavailableException(message="server unavailable")
 
+    index.ensure("text", "model1")
     monkeypatch.setattr(index._milvus._client, "query", unreachable)
     with pytest.raises(IndexUnavailable, match=r"failed 3 times at (.|\n)*server unavailable"):
         index.count("text")

@@ -19,13 +19,15 @@ from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse
 from sqlalchemy import select
 
 from sosie.airflow import DAG_ID, bridge
+from sosie.validation import docs
 
 # Reports hold sellers' words and share an origin with Airflow's API: whatever got into one may not talk to it.
-# Great Expectations' pages fetch their style sheets from afar; scripts from afar are not let in.
 POLICY = (
-    "default-src 'self' data: 'unsafe-inline'; style-src 'self' 'unsafe-inline' https:; font-src 'self' data: https:; "
-    "connect-src 'none'; form-action 'none'; object-src 'none'; base-uri 'none'; frame-ancestors 'self'"
+    "default-src 'self' data: 'unsafe-inline'; connect-src 'none'; form-action 'none'; frame-src 'none'; "
+    "object-src 'none'; base-uri 'none'; frame-ancestors 'self'"
 )
+# Great Expectations' pages fetch scripts and styles from afar; they get an origin of their own, without the login.
+DOCS_POLICY = "sandbox allow-scripts allow-popups; connect-src 'none'; form-action 'none'; frame-ancestors 'self'"
 HEADERS = {"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff", "Cache-Control": "no-cache"}
 
 _PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Sosie · reports</title><style>
@@ -50,6 +52,12 @@ def hours(root: Path) -> list[str]:
     return sorted((page.parent.name for page in root.glob("*/index.html")), reverse=True)
 
 
+def checks(root: Path, hour: str) -> str | None:
+    """Path below `root` of the page with the hour's checks."""
+    page = docs.newest(root / hour / "data_docs")
+    return str(page.relative_to(root)) if page else None
+
+
 def build(root: Path) -> FastAPI:
     """The app over the reports folder. Every route asks Airflow's auth manager first."""
     may_read = Depends(requires_access_dag("GET", DagAccessEntity.RUN, DAG_ID))
@@ -59,11 +67,7 @@ def build(root: Path) -> FastAPI:
     def index() -> HTMLResponse:
         rows = "".join(
             f'<tr><td><a href="{quote(hour)}/index.html">{escape(hour)}</a><td>'
-            + (
-                f'<a href="{quote(hour)}/data_docs/index.html">checks of its rows</a>'
-                if inside(root, f"{hour}/data_docs")
-                else ""
-            )
+            + (f'<a href="{quote(page)}">checks of its rows</a>' if (page := checks(root, hour)) else "")
             for hour in hours(root)
         )
         body = (
@@ -96,7 +100,8 @@ def build(root: Path) -> FastAPI:
         if found.name != Path(path).name:  # a folder: its page's links count from inside it
             return RedirectResponse(f"{request.scope['root_path']}/{quote(path.rstrip('/'))}/index.html")
         kind = mimetypes.guess_type(found.name)[0] or "application/octet-stream"
-        return FileResponse(found, media_type=kind, headers=HEADERS)
+        policy = DOCS_POLICY if "data_docs" in Path(path).parts else POLICY
+        return FileResponse(found, media_type=kind, headers={**HEADERS, "Content-Security-Policy": policy})
 
     return app
 

@@ -104,6 +104,18 @@ class Processes:
                 f"`{name}` failed ({code}); its log {self.log(name)} ends with:\n{log_tail(self.log(name))}"
             )
 
+    def listens(self, name: str, port: int) -> bool:
+        """Whether that very process, or one below it, listens on the port."""
+        try:
+            leader = psutil.Process(self.running[name].pid)
+            return any(
+                connection.status == psutil.CONN_LISTEN and connection.laddr.port == port
+                for member in (leader, *leader.children(recursive=True))
+                for connection in member.net_connections("tcp")
+            )
+        except psutil.NoSuchProcess:
+            return False
+
     def check(self) -> None:
         """Raises `ComponentDied` where a process has ended."""
         for name, process in self.running.items():

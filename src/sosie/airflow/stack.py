@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from filelock import FileLock, Timeout
 
@@ -79,22 +80,11 @@ def stack(
         settings = settings.model_copy(update=moved)
     home = settings.home / "airflow"
     home.mkdir(parents=True, exist_ok=True)
-    note = home / "stack.json"
-    lock = FileLock(home / "stack.lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        held = json.loads(note.read_text()) if note.exists() else {}
-        raise StoreBusy(
-            f"An Airflow already runs on {home} (process {held.get('pid', '?')}, {held.get('url', 'still starting')}). "
-            "Stop that one, or give this one another folder with SOSIE_HOME."
-        ) from None
-    try:
-        port = _free_port(PORT if port is None else port, exact=port is not None)
-        url = f"http://127.0.0.1:{port}"
+    with _alone(home) as note, _reserved_port(port) as listening:
+        url = f"http://127.0.0.1:{listening}"
         end_leftovers(home / "processes.json")
         note.write_text(json.dumps({"pid": os.getpid(), "url": url}))
-        variables = _environment(home, port, dags) | _exported(settings) | {"SOSIE_SCHEDULE": schedule}
+        variables = _environment(home, listening, dags) | _exported(settings) | {"SOSIE_SCHEDULE": schedule}
         with Processes(home / "component-logs", {**_inherited(), **variables, **(environment or {})}) as processes:
             _migrate(home, processes)
             for name, arguments in COMPONENTS.items():
@@ -106,6 +96,22 @@ def stack(
                 client.ensure_pool(INDEX_POOL, 1, "One writer at a time for the nearest-neighbour index")
                 client.unpause(expect)
                 yield Airflow(url, client, processes, time.monotonic() - began)
+
+
+@contextmanager
+def _alone(home: Path) -> Iterator[Path]:
+    """Keep others from this home meanwhile. Yields the note that tells them who has it. Raises `StoreBusy`."""
+    note, lock = home / "stack.json", FileLock(home / "stack.lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        held = json.loads(note.read_text()) if note.exists() else {}
+        raise StoreBusy(
+            f"An Airflow already runs on {home} (process {held.get('pid', '?')}, {held.get('url', 'still starting')}). "
+            "Stop that one, or give this one another folder with SOSIE_HOME."
+        ) from None
+    try:
+        yield note
     finally:
         note.unlink(missing_ok=True)
         lock.release()
@@ -113,10 +119,8 @@ def stack(
 
 COMPONENTS = {
     "api-server": ("api-server",),
-    "scheduler": (
-        "scheduler",
-        "--skip-serve-logs",
-    ),  # the server would listen on every interface; logs are on this disk
+    # Logs are on this disk; the server for them would listen on every interface.
+    "scheduler": ("scheduler", "--skip-serve-logs"),
     "dag-processor": ("dag-processor",),
 }
 """No triggerer: no task defers, and the deadline's callback runs in the executor."""
@@ -187,20 +191,25 @@ def _secret(path: Path) -> str:
     return path.read_text()
 
 
-def _free_port(wanted: int, *, exact: bool) -> int:
-    for port in (wanted, 0):
-        with socket.socket() as listener:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                listener.bind(("127.0.0.1", port))
-            except OSError as error:
-                if exact:
-                    raise TerminalError(
-                        f"Port {wanted} can't be had on 127.0.0.1 ({error.strerror}); give another, or none at all."
-                    ) from None
-                continue
-            return int(listener.getsockname()[1])
-    raise TransientError("No port is free on 127.0.0.1; try again when other programs have ended.")
+@contextmanager
+def _reserved_port(wanted: int | None) -> Iterator[int]:
+    """A free port of 127.0.0.1, kept from other programs until the API server listens on it; 8080 by preference."""
+    with socket.socket() as held:
+        try:
+            held.bind(("127.0.0.1", PORT if wanted is None else wanted))
+        except OSError as error:
+            if wanted is not None:
+                raise TerminalError(
+                    f"Port {wanted} can't be had on 127.0.0.1 ({error.strerror}); give another, or none at all."
+                ) from None
+            held.bind(("127.0.0.1", 0))
+        port = int(held.getsockname()[1])
+        if sys.platform == "linux":
+            # Linux lets a listener that asks for SO_REUSEADDR, as the API server does, share with us; nobody else may.
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        else:
+            held.close()
+        yield port
 
 
 def _migrate(home: Path, processes: Processes) -> None:
@@ -217,6 +226,9 @@ def _await_health(client: Client, processes: Processes, dag_id: str, *, until: f
     while time.monotonic() < until:
         processes.check()
         time.sleep(0.25)
+        # Asked first: another program's Airflow may have taken the port, and would answer.
+        if not processes.listens("api-server", urlsplit(client.url).port or 0):
+            continue
         try:
             health = client.health()
             sick = [name for name in ("metadatabase", "scheduler", "dag_processor") if health.get(name) != "healthy"]

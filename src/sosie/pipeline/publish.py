@@ -1,5 +1,6 @@
 """The end of the hour: features to the storefront, a manifest and a page for people, alerts for whoever must act."""
 
+import hashlib
 from collections import defaultdict
 from datetime import datetime, timedelta
 from typing import Any
@@ -14,6 +15,7 @@ from sosie.pipeline.ingest import changes, thumbnails
 from sosie.pipeline.run import Counts, Run, Tally, step
 from sosie.settings import Settings
 from sosie.tables import DECISIONS, PAIRS, RUNS
+from sosie.validation import docs
 
 
 @step
@@ -38,6 +40,8 @@ def report(run: Run, tally: Tally) -> None:
     from sosie import report as page
 
     pictures = thumbnails(run.settings)
+    folder = run.settings.reports / run.id
+    checks = docs.newest(folder / "data_docs")
     made = manifest(run)
     tally.written(run.lake.upsert(RUNS, pl.DataFrame([_row(made)], schema=RUNS.schema), run_id=run.id))
     page.write(
@@ -48,7 +52,7 @@ def report(run: Run, tally: Tally) -> None:
             made,
             pictures=pictures.get,
             example_pairs=run.settings.report.example_pairs,
-            data_docs="data_docs/index.html" if (run.settings.reports / run.id / "data_docs").is_dir() else None,
+            data_docs=str(checks.relative_to(folder)) if checks else None,
         ),
     )
     tally(pages=1)
@@ -67,7 +71,9 @@ def alert_failure(settings: Settings, *, run_id: str, dag_id: str, task_id: str,
     """Tell people that a run stopped. Called where no run could go on, so it needs nothing but the lake's alerts."""
     where = ".".join(filter(None, (dag_id, task_id)))
     text = "\n".join(filter(None, (message, "Every step can be run twice and gives the same tables.", log_url)))
-    failed = alerts.Alert(f"run_failed:{run_id}:{where}", "critical", f"{where} failed · hour {run_id}", text)
+    # The same fault of the same hour is told once; another fault of that hour is another alert.
+    fault = hashlib.sha256(message.encode()).hexdigest()[:8]
+    failed = alerts.Alert(f"run_failed:{run_id}:{where}:{fault}", "critical", f"{where} failed · hour {run_id}", text)
     return alerts.deliver(Lake(settings.lake_uri), [failed], settings=settings.alerts, run_id=run_id)
 
 

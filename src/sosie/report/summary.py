@@ -77,6 +77,6 @@ def _steps(manifest: Mapping[str, Any]) -> Table:
 def _accuracy(accuracy: Mapping[str, float]) -> Text:
     figures = Text("Against the known truth  ", style="bold")
     for name, value in accuracy.items():
-        figures.append(f"{words.plain(name).lower()} ", style="not bold dim")
+        figures.append(f"{name} ", style="not bold dim")
         figures.append(f"{value:.3f}  ", style="green")
     return figures

@@ -11,6 +11,7 @@ from sosie.report.data import Listing
 
 FOUND_BY = {
     "text": "similar titles",
+    "lexical": "similar spelling",
     "image": "similar pictures",
     "gtin": "same GTIN",
     "image_hash": "same picture file",

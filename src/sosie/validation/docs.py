@@ -33,6 +33,12 @@ def write(findings: Findings, folder: Path) -> Path | None:
         return None
 
 
+def newest(folder: Path) -> Path | None:
+    """The page with the last checks below `folder`; the site's own index shows nothing without the network."""
+    pages = sorted((folder / "validations").rglob("*.html"), key=lambda page: page.stat().st_mtime)
+    return pages[-1] if pages else None
+
+
 def _write(findings: Findings, folder: Path) -> Path:
     from great_expectations.core.run_identifier import RunIdentifier
     from great_expectations.data_context.types.resource_identifiers import (

@@ -1,0 +1,62 @@
+"""The command line, as a user types it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import polars as pl
+import pytest
+from typer.testing import CliRunner
+
+from sosie.cli import EXIT_TERMINAL, app
+
+runner = CliRunner()
+
+
+def test_help_names_every_command_and_imports_nothing_heavy() -> None:
+    told = runner.invoke(app, ["--help"])
+    assert told.exit_code == 0
+    for command in ("demo", "run", "simulate", "evaluate", "judge", "rebuild"):
+        assert command in told.output
+    heavy = ("polars", "torch", "pandas", "feast", "airflow", "great_expectations", "onnxruntime", "pymilvus")
+    code = f"import sys, sosie.cli; sys.exit(any(name in sys.modules for name in {heavy!r}))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_an_error_is_one_sentence_and_an_exit_status(tmp_path: Path) -> None:
+    told = runner.invoke(app, ["evaluate", str(tmp_path)])
+    assert told.exit_code == EXIT_TERMINAL
+    assert "DatasetError" in told.output
+    assert "Traceback" not in told.output
+
+
+def test_simulate_then_evaluate_as_json(tmp_path: Path) -> None:
+    market = tmp_path / "market"
+    made = runner.invoke(app, ["simulate", str(market), "--listings", "60", "--hours", "1", "--no-pictures"])
+    assert made.exit_code == 0, made.output
+    found = runner.invoke(app, ["evaluate", str(market), "--matcher", "tfidf", "--json"])
+    assert found.exit_code == 0, found.output
+    scores = json.loads(found.stdout)
+    assert scores["rows"] == pl.read_parquet(market / "truth.parquet").height
+    assert 0 < scores["metrics"]["all"]["row"]["f1"] <= 1
+
+
+@pytest.mark.parametrize("hour", ["yesterday", "2026-01-05", "2026-01-05T9"])
+def test_a_run_is_named_by_its_hour(tmp_path: Path, hour: str) -> None:
+    told = runner.invoke(app, ["run", "--landing", str(tmp_path), "--hour", hour])
+    assert told.exit_code == EXIT_TERMINAL
+    assert "2026-01-05T09" in told.output
+
+
+def test_judging_an_unknown_listing_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sosie import settings
+
+    monkeypatch.setenv("SOSIE_HOME", str(tmp_path))
+    settings.settings.cache_clear()
+    try:
+        told = runner.invoke(app, ["judge", "a", "b", "same"])
+    finally:
+        settings.settings.cache_clear()
+    assert told.exit_code == EXIT_TERMINAL
+    assert "No listing 'a' and no listing 'b'" in told.output.replace("\n", " ")

@@ -1,0 +1,37 @@
+"""Settings: where values come from, and what a bad one says."""
+
+from pathlib import Path
+
+import pytest
+
+from sosie.errors import SettingsError
+from sosie.settings import load
+
+
+def test_one_variable_moves_everything(tmp_path: Path) -> None:
+    found = load(home=tmp_path)
+    assert found.lake_uri == str(tmp_path / "lake")
+    assert found.landing == tmp_path / "landing"
+    assert found.pictures_root == str(tmp_path / "landing")
+    assert found.reports == tmp_path / "reports"
+
+
+def test_the_environment_overlays_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOSIE_BLOCKING__TEXT_NEIGHBOURS", "7")
+    monkeypatch.setenv("SOSIE_ALERTS__URLS", '["json://localhost/x"]')
+    found = load()
+    assert found.blocking.text_neighbours == 7
+    assert found.alerts.urls == ("json://localhost/x",)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"validation": {"max_bad_share": 2}}, "SOSIE_VALIDATION__MAX_BAD_SHARE"),
+        ({"validation": {"max_bat_share": 0.1}}, "SOSIE_VALIDATION__MAX_BAT_SHARE"),
+        ({"decider": {"match_at": 0.2, "review_at": 0.5}}, "lower the first or raise the second"),
+    ],
+)
+def test_a_bad_setting_is_named_with_its_variable(values: dict[str, object], said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        load(**values)
