@@ -361,7 +361,7 @@ class TestRows:
         for record, row in zip(records, rows.iter_rows(named=True), strict=True):
             named = {fault.split(":")[0] for fault in row["cast_faults"]}
             for column in ("price", "updated_at"):
-                stated = bool((record[column] or "").strip())
+                stated = bool(pl.Series([record[column] or ""]).str.strip_chars().item())
                 assert (column in named) == (stated and row[column] is None)
 
     def test_a_picture_folder_copied_into_the_landing_changes_nothing(self, folder: Path) -> None:

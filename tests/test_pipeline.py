@@ -1,5 +1,6 @@
 """The whole hour on real stores: Delta, Milvus Lite, Feast, ONNX models, pictures; twice, and again."""
 
+import sys
 from pathlib import Path
 
 import polars as pl
@@ -110,9 +111,8 @@ def test_the_storefront_is_told_what_the_lake_holds(runs: list[pipeline.Run]) ->
 def test_an_hour_run_again_changes_no_table_and_calls_no_model(
     runs: list[pipeline.Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sosie.pipeline import embed
-
-    monkeypatch.setattr(embed, "_encode", lambda *_: pytest.fail("a model was called"))
+    encoding = sys.modules["sosie.pipeline.embed"]  # the package's own `embed` is the step
+    monkeypatch.setattr(encoding, "_encode", lambda *_: pytest.fail("a model was called"))
     before, told = versions(runs[-1].lake), pipeline.manifest(runs[-1])
     pipeline.run_all(runs[-1])
     assert versions(runs[-1].lake) == before
@@ -155,8 +155,8 @@ def run_of(landing: Path, hour: str) -> pipeline.Run:
     return pipeline.Run.of(hour, settings=load(home=landing.parent / "home", landing=landing))
 
 
-def through_clusters(run: pipeline.Run) -> None:
-    """An hour up to the clusters: what a later hour builds on."""
+def without_feast(run: pipeline.Run) -> None:
+    """A whole hour but for the storefront and alerts: what a later hour builds on."""
     pipeline.validate(run)
     pipeline.detect_changes(run)
     for part in pipeline.shards(run):
@@ -164,6 +164,7 @@ def through_clusters(run: pipeline.Run) -> None:
     pipeline.upsert_vectors(run)
     pipeline.match(run)
     pipeline.cluster(run)
+    pipeline.report(run)
 
 
 @pytest.mark.parametrize(
@@ -201,7 +202,7 @@ def test_bad_rows_and_a_huge_picture_are_put_aside_and_the_next_good_hour_runs(s
         name="bad.csv",
     )
     first = run_of(shop, HOURS[0])
-    through_clusters(first)
+    without_feast(first)
     put_aside = first.lake.read(tables.QUARANTINE)
     assert set(put_aside["listing_id"]) == {"b1", "b2", "b3", "b4", "b5", "c1", "c2"}
     assert put_aside["detail"].null_count() == 0
@@ -211,12 +212,12 @@ def test_bad_rows_and_a_huge_picture_are_put_aside_and_the_next_good_hour_runs(s
 
     land(shop, HOURS[1], {"listing_id": "a3", "title": "Acme kettle 3 litre steel"})
     second = run_of(shop, HOURS[1])
-    through_clusters(second)
+    without_feast(second)
     assert counts(second).changed == 1
 
 
 def test_late_rows_and_deletes(shop: Path) -> None:
-    through_clusters(run_of(shop, HOURS[0]))
+    without_feast(run_of(shop, HOURS[0]))
     land(
         shop,
         HOURS[1],
@@ -224,7 +225,7 @@ def test_late_rows_and_deletes(shop: Path) -> None:
         {"listing_id": "a1", "title": None, "is_deleted": True, "updated_at": "2026-01-05T01:10:00Z"},
     )
     run = run_of(shop, HOURS[1])
-    through_clusters(run)
+    without_feast(run)
     assert (counts(run)("detect_changes.stale"), counts(run)("detect_changes.deleted")) == (1, 1)
     assert "an old title" not in run.lake.read(tables.LISTINGS)["title"].to_list()
     with open_index(run.settings) as index:
@@ -235,7 +236,7 @@ def test_a_person_is_never_overruled(shop: Path) -> None:
     same = {"title": "Acme kettle 1 litre steel", "image_uri": "pictures/1.jpg"}
     land(shop, HOURS[0], {"listing_id": "z1", **same}, {"listing_id": "z2", **same}, name="more.csv")
     first = run_of(shop, HOURS[0])
-    through_clusters(first)
+    without_feast(first)
     together = dict(first.lake.read(tables.CLUSTERS).select("listing_id", "cluster_id").iter_rows())
     assert together["z1"] == together["z2"] == together["a1"]
 
@@ -243,7 +244,7 @@ def test_a_person_is_never_overruled(shop: Path) -> None:
     judge(first.lake, "a0", "a2", "same", "tester")
     land(shop, HOURS[1], {"listing_id": "z1", **same, "price": 11.0, "updated_at": "2026-01-05T01:10:00Z"})
     second = run_of(shop, HOURS[1])
-    through_clusters(second)
+    without_feast(second)
     now = dict(second.lake.read(tables.CLUSTERS).select("listing_id", "cluster_id").iter_rows())
     assert now.get("z1") != now.get("z2") or now.get("z1") is None
     assert now["a0"] == now["a2"]

@@ -90,7 +90,8 @@ QUARANTINE = Table(
         "replayed_run": pl.String,
     },
     required=frozenset({"run_id", "source_file", "row_number", "rule", "row"}),
-    volatile=frozenset({"replayed_run"}),
+    # A detail may name the time that a row was held against, which is another one in every try.
+    volatile=frozenset({"replayed_run", "detail"}),
 )
 
 

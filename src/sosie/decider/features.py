@@ -87,6 +87,10 @@ FEATURES: tuple[Feature, ...] = (
     Feature(
         "ngram_tfidf", "the titles are spelt alike", lambda b: b.listings.ngrams.cosine(b.left, b.right), 1
     ),
+    Feature("ngram_overlap", "the shorter title's spelling lies in the longer", Batch.ngram_overlap),
+    Feature("ngram_coverage", "the longer title's spelling lies in the shorter", Batch.ngram_coverage),
+    Feature("word_weight_less", "how much the title that says less says", _least_said),
+    Feature("word_weight_more", "how much the title that says more says", _most_said),
     Feature("word_jaccard", "share of all words that both titles have, by rarity", lambda b: b.words.jaccard),
     Feature("word_overlap", "the longer title has the shorter one's words", lambda b: b.words.overlap),
     Feature("word_coverage", "share of the longer title's words in the shorter one", lambda b: b.words.coverage),
