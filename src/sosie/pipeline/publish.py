@@ -71,9 +71,9 @@ def alert_failure(settings: Settings, *, run_id: str, dag_id: str, task_id: str,
     """Tell people that a run stopped. Called where no run could go on, so it needs nothing but the lake's alerts."""
     where = ".".join(filter(None, (dag_id, task_id)))
     text = "\n".join(filter(None, (message, "Every step can be run twice and gives the same tables.", log_url)))
-    # The same fault of the same hour is told once; another fault of that hour is another alert.
-    fault = hashlib.sha256(message.encode()).hexdigest()[:8]
-    failed = alerts.Alert(f"run_failed:{run_id}:{where}:{fault}", "critical", f"{where} failed · hour {run_id}", text)
+    # The log's address names the DAG run and the try: one fault is told once, the hour failing again is told again.
+    attempt = hashlib.sha256(log_url.encode()).hexdigest()[:8]
+    failed = alerts.Alert(f"run_failed:{run_id}:{where}:{attempt}", "critical", f"{where} failed · hour {run_id}", text)
     return alerts.deliver(Lake(settings.lake_uri), [failed], settings=settings.alerts, run_id=run_id)
 
 
