@@ -1,5 +1,6 @@
 """The whole hour on real stores: Delta, Milvus Lite, Feast, ONNX models, pictures; twice, and again."""
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -119,6 +120,26 @@ def test_an_hour_run_again_changes_no_table_and_calls_no_model(
     assert pipeline.manifest(runs[-1]) == told
 
 
+def test_the_index_and_the_join_in_process_find_the_same_neighbours(runs: list[pipeline.Run]) -> None:
+    stage = sys.modules["sosie.pipeline.match"]
+    catalogue = live(runs[-1])
+    changed = catalogue["listing_id"].sort().gather_every(5)
+    found = []
+    for share in (0.0, 1.0):  # above 0 % everything is joined, above 100 % nothing is
+        rules = runs[-1].settings.blocking.model_copy(update={"join_above_share": share})
+        run = pipeline.Run(runs[-1].id, runs[-1].settings.model_copy(update={"blocking": rules}))
+        found.append(stage._neighbours(run, changed, catalogue))
+    joined, asked = found
+    for modality in ("text", "image"):
+        both = joined[modality].join(asked[modality], on=["query_id", "listing_id"], how="full", suffix="_asked")
+        # Where equal cosines stand at the end of a listing's k, either may be cut.
+        only_one = both.filter(pl.col("similarity").is_null() | pl.col("similarity_asked").is_null())
+        assert only_one.height <= 0.01 * both.height
+        shared = both.drop_nulls("similarity").drop_nulls("similarity_asked")
+        assert shared.height > 100
+        assert (shared["similarity"] - shared["similarity_asked"]).abs().max() < 1e-4
+
+
 def test_the_report_shows_the_hour(runs: list[pipeline.Run]) -> None:
     page = runs[-1].settings.reports / HOURS[1] / "index.html"
     assert HOURS[1] in page.read_text()
@@ -177,12 +198,25 @@ def without_feast(run: pipeline.Run) -> None:
     ids=["no parquet", "empty", "missing column"],
 )
 def test_a_batch_that_cannot_be_trusted_stops_the_hour_and_changes_nothing(shop: Path, damage, said: str) -> None:
+    shutil.rmtree(shop / HOURS[0])
     file = land(shop, HOURS[1], {"listing_id": "a0", "title": "other"})
     damage(file)
     run = run_of(shop, HOURS[1])
     with pytest.raises(BatchRejected, match=said):
         pipeline.validate(run)
-    assert set(versions(run.lake).values()) == {-1}
+    assert {name for name, version in versions(run.lake).items() if version >= 0} == {"runs"}
+
+    # The file stays where it is; the hour after it runs all the same, and the mended hour can be run later.
+    land(shop, "2026-01-05T02", {"listing_id": "a9", "title": "Acme kettle 9 litre steel"})
+    after = run_of(shop, "2026-01-05T02")
+    without_feast(after)
+    assert after.lake.read(tables.LISTINGS)["listing_id"].to_list() == ["a9"]
+    for bad in (shop / HOURS[1]).iterdir():
+        bad.unlink()
+    land(shop, HOURS[1], {"listing_id": "a0", "title": "other"})
+    without_feast(run)
+    assert set(run.lake.read(tables.LISTINGS)["listing_id"]) == {"a0", "a9"}
+    assert set(run.lake.read(tables.RUNS)["state"]) == {"succeeded"}
 
 
 def test_bad_rows_and_a_huge_picture_are_put_aside_and_the_next_good_hour_runs(shop: Path) -> None:

@@ -215,7 +215,7 @@ RUNS = Table(
     key=("run_id",),
     columns={
         "run_id": pl.String,
-        "state": pl.String,  # succeeded
+        "state": pl.String,  # succeeded, refused
         "started_at": TIMESTAMP,
         "finished_at": TIMESTAMP,
         "seconds": pl.Float64,
@@ -235,6 +235,7 @@ RUNS = Table(
         "decider_version": pl.String,
     },
     required=frozenset({"run_id", "state"}),
+    volatile=frozenset({"started_at"}),
 )
 
 ALL = (

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 import polars as pl
 
 from sosie import landing, pictures
+from sosie.errors import BatchRejected
 from sosie.listings import IGNORED, KINDS, detect
 from sosie.pipeline.run import Run, Tally, log, step
 from sosie.settings import Settings
@@ -15,11 +16,12 @@ from sosie.tables import CHANGES, FEED, LISTINGS, QUARANTINE, RUNS
 def validate(run: Run, tally: Tally) -> None:
     """Read the hour's files, look at their pictures, and part good rows from bad.
 
-    Raises `BatchRejected` where the batch as a whole can't be trusted; then no table was changed.
+    Raises `BatchRejected` where the batch as a whole can't be trusted; then no table was changed but for the note in
+    `runs` that this hour refused its files, so that they don't hold up the hours after it.
     """
     from sosie.validation import validate as check
 
-    history = run.lake.read(RUNS, pl.col("run_id") != run.id, columns=["run_id", "files"])
+    history = run.lake.read(RUNS, pl.col("run_id") != run.id, columns=["run_id", "state", "files"])
     taken = {
         landing.key(file["path"], file["sha256"]): row["run_id"]
         for row in history.iter_rows(named=True)
@@ -28,27 +30,19 @@ def validate(run: Run, tally: Tally) -> None:
     files = landing.files(run.settings.landing, run.id, taken)
     if not files:
         log.warning("no landing file for this hour", landing=str(run.settings.landing))
-    drift = run.settings.validation.allow_extra_columns
-    frames = [landing.read(run.settings.landing, file, allow_extra_columns=drift) for file in files]
-    rows = pl.concat(frames) if frames else landing.empty()
-    rows = _with_pictures(run, rows)
-
-    trailing = (
-        history.filter(pl.col("run_id") < run.id)
-        .sort("run_id")
-        .tail(run.settings.validation.median_over_runs)["files"]
-        .list.eval(pl.element().struct.field("rows").sum())
-        .list.first()
-        .drop_nulls()
-        .to_list()
-    )
-    checked = check(
-        rows,
-        rules=run.settings.validation,
-        trailing_row_counts=trailing,
-        now=datetime.now(UTC),
-        docs=run.settings.reports / run.id / "data_docs",
-    )
+    try:
+        frames = [_read(run, file) for file in files]
+        rows = _with_pictures(run, pl.concat(frames) if frames else landing.empty())
+        checked = check(
+            rows,
+            rules=run.settings.validation,
+            trailing_row_counts=_trailing_rows(run, history),
+            now=datetime.now(UTC),
+            docs=run.settings.reports / run.id / "data_docs",
+        )
+    except BatchRejected:
+        _refuse(run, files)
+        raise
     quarantined = checked.quarantined.with_columns(run_id=pl.lit(run.id), replayed_run=pl.lit(None, dtype=pl.String))
     run.staging.put("accepted", checked.accepted)
     tally.written(run.lake.upsert(QUARANTINE, quarantined.select(*QUARANTINE.columns), run_id=run.id))
@@ -63,6 +57,31 @@ def validate(run: Run, tally: Tally) -> None:
         rows_quarantined=checked.rejected,
         pictures_refused=rows.filter(pl.col("picture_fault_rule").is_not_null()).height,
     )
+
+
+def _read(run: Run, file: landing.LandingFile) -> pl.DataFrame:
+    return landing.read(run.settings.landing, file, allow_extra_columns=run.settings.validation.allow_extra_columns)
+
+
+def _trailing_rows(run: Run, history: pl.DataFrame) -> list[int]:
+    """Rows of the hours before, oldest first."""
+    before = history.filter(pl.col("run_id") < run.id, pl.col("state") == "succeeded").sort("run_id")
+    rows = before.tail(run.settings.validation.median_over_runs)["files"].list.eval(
+        pl.element().struct.field("rows").sum()
+    )
+    return rows.list.first().drop_nulls().to_list()
+
+
+def _refuse(run: Run, files: list[landing.LandingFile]) -> None:
+    """Note that this hour refused its files: later hours pass them over, this hour run again takes them again."""
+    row = dict.fromkeys(RUNS.columns) | {
+        "run_id": run.id,
+        "state": "refused",
+        "started_at": datetime.now(UTC),
+        "files": [{"path": file.path, "sha256": file.sha256, "bytes": file.bytes, "rows": 0} for file in files],
+        "steps": [],
+    }
+    run.lake.upsert(RUNS, pl.DataFrame([row], schema=RUNS.schema), run_id=run.id)
 
 
 def _with_pictures(run: Run, rows: pl.DataFrame) -> pl.DataFrame:
