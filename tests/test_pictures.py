@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
 from sosie.errors import TerminalError
-from sosie.picture_sources import SCHEMES, locate
 from sosie.pictures import Inspection, PictureFault, Thumbnails, decode, fetch, inspect
+from sosie.pictures.sources import SCHEMES, locate
 from sosie.settings import Validation
 
 RULES = Validation(max_picture_bytes=200_000, max_picture_pixels=1_000_000, picture_timeout_seconds=1.0)

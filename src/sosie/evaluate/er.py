@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 
 from sosie.errors import DatasetError
-from sosie.evaluate.datasets import PAIRS, TRUTH, Dataset, feed
+from sosie.evaluate.dataset import PAIRS, TRUTH, Dataset, feed
 
 PARTS = ("train", "valid", "test")
 _FIELD = re.compile(r"COL (\S+) VAL(?: (.*?))?(?= COL \S+ VAL|\s*$)", re.DOTALL)

@@ -11,6 +11,7 @@ import polars as pl
 
 from sosie.errors import DatasetError
 from sosie.evaluate import baselines, datasets, metrics, tfidf
+from sosie.evaluate.dataset import Dataset
 from sosie.evaluate.matching import Clock, Labelled, Matching
 from sosie.settings import Settings
 from sosie.settings import settings as current_settings
@@ -108,7 +109,7 @@ def _scope(counts: metrics.RowCounts, groups: metrics.Ints) -> dict[str, Any]:
     }
 
 
-def _of_pairs(loaded: datasets.Dataset, matcher: str, clock: Clock, settings: Settings, *, fit: bool) -> Evaluation:
+def _of_pairs(loaded: Dataset, matcher: str, clock: Clock, settings: Settings, *, fit: bool) -> Evaluation:
     """Labelled pairs: no candidates to find, the score of each given pair decides."""
     if matcher not in PAIR_MATCHERS:
         raise DatasetError(

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sosie.evaluate.datasets import Dataset, split
+from sosie.evaluate.dataset import Dataset
+from sosie.evaluate.datasets import split
 from sosie.evaluate.metrics import Ints, codes
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import polars as pl
 
 from sosie.errors import DatasetError
-from sosie.evaluate.datasets import PAIRS, Dataset, feed
+from sosie.evaluate.dataset import PAIRS, Dataset, feed
 from sosie.tables import FEED, TIMESTAMP
 
 _READERS = {".parquet": pl.read_parquet, ".csv": lambda file: pl.read_csv(file, infer_schema=False)}

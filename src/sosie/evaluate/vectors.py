@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from sosie.evaluate.datasets import Dataset
+from sosie.evaluate.dataset import Dataset
 from sosie.listings import clean_titles
 from sosie.settings import Settings
 from sosie.tables import DIM

@@ -23,6 +23,7 @@ import torch
 from sosie import artifacts
 from sosie.embedding.text import GRAPH, KIND, TOKENIZER, TextEncoder, run_sorted, session_of, tokenizer_of
 from sosie.evaluate import datasets, knn, metrics
+from sosie.evaluate.dataset import Dataset
 from sosie.listings import clean_titles
 from sosie.tables import DIM
 from sosie.training import text_graph
@@ -60,7 +61,7 @@ class Corpus:
     is_train: npt.NDArray[np.bool_]
 
     @classmethod
-    def of(cls, dataset: datasets.Dataset) -> "Corpus":
+    def of(cls, dataset: Dataset) -> "Corpus":
         rows = dataset.listings.select("listing_id", clean_titles(pl.col("title"))).join(dataset.truth, on="listing_id")
         codes = rows["group"].rank("dense").to_numpy().astype(np.int64) - 1
         return cls(dataset.name, rows["title"].to_list(), codes, (datasets.split(rows["group"]) == "train").to_numpy())

@@ -29,7 +29,7 @@ import structlog
 from PIL import Image, ImageOps
 
 from sosie.errors import StoreBusy, TerminalError
-from sosie.picture_sources import PictureFault, fetch
+from sosie.pictures.sources import PictureFault, fetch
 from sosie.settings import Validation
 
 __all__ = ["Inspection", "PictureFault", "Thumbnails", "decode", "fetch", "inspect"]
