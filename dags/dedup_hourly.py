@@ -12,7 +12,7 @@ Every task can be run again and again: with the same hour and the same files it 
 |---|---|---|
 | `validate` | checks files and rows; bad rows go to *quarantine* with the rule they broke | *The batch is refused* (a file is no Parquet or CSV, a column is missing, too many bad rows): no table was changed. Have the files sent again, then clear this task. |
 | `detect_changes` | compares content hashes with the lake, writes listings and deletes, plans the shards to embed | A busy table is retried. Clear the task otherwise. |
-| `embed` | vectors for changed titles and pictures, one mapped task a shard | Only the failed shard needs clearing; what the others wrote stays. *A model is missing or damaged*: restore it (`dvc checkout`), then clear. |
+| `embed` | vectors for changed titles and pictures, one mapped task a shard | Only the failed shard needs clearing; what the others wrote stays. *A model is missing or damaged*: restore it (`git checkout -- models`), then clear. |
 | `upsert_vectors` | index writes and deletes, counted afterwards | *Milvus is away* is retried with growing pauses. If it stays away, start it and clear this task: keys are stable, nothing doubles. |
 | `match` | candidate pairs, decided with reasons | As above; it reads the index. |
 | `cluster` | groups, canonical listings, splits and merges | Clear the task. |

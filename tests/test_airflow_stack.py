@@ -23,8 +23,6 @@ from sosie.errors import StoreBusy, TerminalError
 from sosie.lake import Lake
 from sosie.settings import PROJECT, Settings, load
 
-MODELS = [PROJECT / "models" / name / "model.json" for name in ("text", "image", "decider")]
-
 FAULTS = '''
 """Tasks that fail in each of the ways that ours can."""
 import time
@@ -214,7 +212,6 @@ print(asyncio.run(ask()))
     assert told.stdout.splitlines()[-1:] == ["[401, 401, 401]"], told.stderr[-2000:]
 
 
-@pytest.mark.skipif(not all(card.exists() for card in MODELS), reason="models/ is not complete; run `dvc repro`")
 def test_hours_through_the_real_scheduler(running: Running, tmp_path: Path) -> None:
     """Two simulated hours, the second one again (which changes no table), and an hour in which nothing landed."""
     from sosie.simulate import Marketplace, write

@@ -19,9 +19,6 @@ from sosie.tables import FEED
 
 PROJECT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("SOSIE_SHARED_DATA", PROJECT.parent / "shared" / "data"))
-needs_decider = pytest.mark.skipif(
-    not (PROJECT / "models/decider/model.json").is_file(), reason="models/decider is not built; run `dvc repro`"
-)
 
 
 def shared(name: str) -> Path:
@@ -276,7 +273,6 @@ def test_an_unknown_matcher_is_refused(shopee: Path) -> None:
         evaluate(shopee, "magic")
 
 
-@needs_decider
 def test_the_product_itself(shopee: Path) -> None:
     found = evaluate(shopee, "sosie")
     assert found.thresholds["fitted_on"] == "the decider's model card"
@@ -286,7 +282,6 @@ def test_the_product_itself(shopee: Path) -> None:
     assert "train half" in fitted.thresholds["fitted_on"]
 
 
-@needs_decider
 def test_the_product_on_labelled_pairs(pair_set: Path) -> None:
     assert 0 <= evaluate(pair_set, "sosie").metrics["test"]["f1"] <= 1
     assert evaluate(pair_set, "sosie", fit=True).thresholds["fitted_on"] == "the valid part's pairs"

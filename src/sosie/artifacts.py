@@ -37,12 +37,10 @@ class Artifact:
         except FileNotFoundError:
             raise ModelError(
                 f"No model in {folder}: {CARD} is missing. "
-                "Point SOSIE_MODELS at a folder that has one, or run `dvc repro`."
+                "Point SOSIE_MODELS at a folder that has one, or restore it with `git checkout -- models`."
             ) from None
         except json.JSONDecodeError as error:
-            raise ModelError(
-                f"{card_path} is no JSON ({error}); restore it with `git checkout` or `dvc checkout`."
-            ) from None
+            raise ModelError(f"{card_path} is no JSON ({error}); restore it with `git checkout -- models`.") from None
         if card.get("kind") != kind:
             raise ModelError(f"{folder} holds a model of kind {card.get('kind')!r}; needed is {kind!r}.")
         for name, digest in card["files"].items():

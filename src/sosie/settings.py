@@ -138,7 +138,7 @@ class Settings(BaseSettings):
     @classmethod
     def _derive(cls, values: dict[str, object]) -> dict[str, object]:
         """Fill what hangs on `home`, so that one variable moves everything; relative paths become absolute."""
-        values = {key: value for key, value in values.items() if key != "training"}  # knobs of `dvc repro`, not ours
+        values = {key: value for key, value in values.items() if key != "training"}  # knobs of training, not ours
         home = Path(str(values.get("home") or PROJECT / "var")).expanduser().resolve()
         values["home"] = home
         for name in ("landing", "reports"):

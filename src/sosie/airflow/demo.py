@@ -5,12 +5,14 @@ import webbrowser
 from pathlib import Path
 
 import polars as pl
+from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from sosie import pipeline
 from sosie.airflow.client import Task
 from sosie.airflow.stack import DAG_ID, Airflow, stack
+from sosie.errors import StoreBusy
 from sosie.evaluate import metrics
 from sosie.lake import Lake
 from sosie.report import summary
@@ -29,7 +31,7 @@ def run_demo(out: Console, *, listings: int, hours: int, seed: int, browser: boo
     """
     current = home()
     market = current.home / "marketplace"
-    shutil.rmtree(current.home, ignore_errors=True)
+    _clear(current.home)
     out.print(f"[bold]1/3[/] Generating a marketplace of {listings:,} listings in {market}")
     write(market, Marketplace(listings=listings, hours=hours, seed=seed))
     names = sorted(folder.name for folder in (market / "landing").glob("*T*"))
@@ -59,6 +61,19 @@ def home() -> Settings:
     return load(
         home=own, landing=landing, lake_uri="", pictures_root="", reports="", milvus_uri=None, milvus_token=None
     )
+
+
+def _clear(folder: Path) -> None:
+    """Start from nothing, unless somebody still looks at the last demonstration. Raises `StoreBusy`."""
+    lock = folder / "airflow" / "stack.lock"
+    if lock.exists():
+        try:
+            FileLock(lock, timeout=0).acquire().lock.release()
+        except Timeout:
+            raise StoreBusy(
+                f"An Airflow still serves the last demonstration in {folder}; stop it first (Ctrl-C in `make airflow`)."
+            ) from None
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _run_hour(out: Console, airflow: Airflow, hour: str) -> None:
