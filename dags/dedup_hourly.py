@@ -1,7 +1,7 @@
 """# Find duplicate listings, every hour
 
-Reads the files that landed in one hour and brings the catalogue's duplicates up to date. What it costs hangs on how much
-changed in the hour, not on how large the catalogue is. A run is named by its **logical hour** (UTC, `2026-11-20T09`), the
+Reads the files that landed in one hour and brings the catalogue's duplicates up to date. Models, index
+writes and decisions follow what changed in the hour, not how large the catalogue is. A run is named by its **logical hour** (UTC, `2026-11-20T09`), the
 start of its data interval: the run that starts at ten works on the files of nine to ten.
 
 Every task can be run again and again: with the same hour and the same files it changes nothing the second time.

@@ -46,6 +46,7 @@ def decisions(ids: list[str], at: datetime, cluster: str | None) -> pl.DataFrame
         pl.lit(0.9 if cluster else None, pl.Float64).alias("score"),
         pl.lit(at).cast(TIMESTAMP).alias("event_timestamp"),
         pl.lit(at).cast(TIMESTAMP).alias("created_timestamp"),
+        pl.lit("2026-01-05T00").alias("run_id"),
     )
 
 

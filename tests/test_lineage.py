@@ -71,6 +71,16 @@ def test_a_cluster_that_loses_its_oldest_listing_keeps_its_id() -> None:
     assert left.gone["listing_id"].to_list() == ["a"]
 
 
+def test_an_hour_run_again_after_a_veto_gives_no_id_twice() -> None:
+    first = step(NOTHING, "h1", "bc", "ad")
+    merged = step(first.rows.clear(), "h2", "abcd")
+    split = evolve(merged.rows, groups("bc", "ad"), listings("abcd").with_columns(
+        first_seen_run=pl.when(pl.col("listing_id").is_in(["b", "c"])).then(pl.lit("h0")).otherwise(pl.lit("h1"))
+    ), "h2")  # fmt: skip
+    assert ids(split)["b"] != ids(split)["a"]
+    assert ids(split)["b"] == ids(merged)["b"]
+
+
 def test_the_most_complete_listing_is_canonical() -> None:
     known = listings("abc").with_columns(brand=pl.when(pl.col("listing_id") == "b").then(pl.lit("Nike")))
     found = evolve(NOTHING, groups("abc"), known, "h1")

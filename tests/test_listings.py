@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sosie.listings import IGNORED, KINDS, clean_title, clean_titles, detect, with_hashes
-from sosie.tables import FEED, LISTINGS
+from sosie.listings import IGNORED, KINDS, clean_title, clean_titles, detect, merge, with_hashes
+from sosie.tables import CHANGES, FEED, LISTINGS
 
 START = datetime(2026, 1, 5, tzinfo=UTC)
 BATCH = {**FEED, "image_hash": pl.String}
@@ -136,6 +136,37 @@ def test_a_row_in_between_cannot_slip_past_a_newer_one_that_said_nothing_new() -
     assert touched.changes.is_empty()
     between = detect(batch({"listing_id": "a", "title": "late", **LATER}), touched.listings, "h3")
     assert between.counts["stale"] == 1
+
+
+def test_of_two_contents_of_one_time_the_later_hours_stands() -> None:
+    first = detect(batch({"listing_id": "a", "title": "one"}), NONE_HELD, "h1").listings
+    second = detect(batch({"listing_id": "a", "title": "two"}), first, "h2")
+    assert second.counts["text"] == 1
+    again = detect(batch({"listing_id": "a", "title": "one"}), second.listings, "h1")
+    assert again.counts["stale"] == 1
+    assert again.listings.is_empty()
+
+
+@pytest.mark.parametrize(
+    ("older", "newer", "merged"),
+    [
+        (("new", "t1", "p1"), ("attributes", None, None), ("new", "t1", "p1")),
+        (("new", "t1", "p1"), ("text", "t2", None), ("new", "t2", "p1")),
+        (("new", "t1", "p1"), ("image", None, None), ("new", "t1", None)),
+        (("new", "t1", "p1"), ("deleted", None, None), ("deleted", None, None)),
+        (("text", "t1", None), ("image", None, "p2"), ("text_and_image", "t1", "p2")),
+        (("image", None, "p1"), ("attributes", None, None), ("image", None, "p1")),
+        (("deleted", None, None), ("new", "t1", "p1"), ("new", "t1", "p1")),
+    ],
+)
+def test_work_asked_for_by_an_earlier_try_stays_asked_for(older: tuple, newer: tuple, merged: tuple) -> None:
+    def one(kind: str, text: str | None, image: str | None) -> pl.DataFrame:
+        return pl.DataFrame([("h1", "a", kind, text, image)], schema=CHANGES.schema, orient="row")
+
+    other = one("new", "t9", None).with_columns(listing_id=pl.lit("b"))
+    found = merge(pl.concat([one(*older), other]), one(*newer)).sort("listing_id")
+    assert found.row(0)[2:] == merged
+    assert found.row(1)[2:] == ("new", "t9", None)
 
 
 rows_strategy = st.lists(

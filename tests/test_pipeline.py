@@ -266,6 +266,41 @@ def test_late_rows_and_deletes(shop: Path) -> None:
         assert set(index.ids("text")) == {"a0", "a2"}
 
 
+def test_an_hour_that_died_is_finished_by_the_next_and_a_late_file_adds_to_its_own(shop: Path) -> None:
+    died = run_of(shop, HOURS[0])
+    pipeline.validate(died)
+    pipeline.detect_changes(died)
+    row = {"listing_id": "a0", "title": "Acme kettle 0 litre steel", "image_uri": "pictures/0.jpg"}
+    land(shop, HOURS[0], {**row, "price": 9.0, "updated_at": "2026-01-05T00:40:00Z"}, name="late.csv")
+    pipeline.validate(died)
+    pipeline.detect_changes(died)
+    asked = pipeline.shards(died)
+    assert {part["modality"] for part in asked} == {"text", "image"}
+    kinds = dict(died.lake.read(tables.CHANGES).select("listing_id", "kind").iter_rows())
+    assert kinds == dict.fromkeys(("a0", "a1", "a2"), "new")
+
+    land(shop, HOURS[1], {"listing_id": "a3", "title": "Acme kettle 3 litre steel"})
+    following = run_of(shop, HOURS[1])
+    without_feast(following)
+    with open_index(following.settings) as index:
+        assert set(index.ids("text")) == {"a0", "a1", "a2", "a3"}
+    assert [balance for balance in counts(following).balances if not balance.holds] == []
+
+
+def test_decisions_of_an_hour_that_runs_late_are_the_newest(shop: Path) -> None:
+    same = {"title": "Acme kettle 1 litre steel", "image_uri": "pictures/1.jpg"}
+    land(shop, HOURS[1], {"listing_id": "b1", **same, "updated_at": "2026-01-05T01:10:00Z"})
+    (shop / HOURS[0]).rename(shop.parent / "held back")
+    without_feast(run_of(shop, HOURS[1]))
+    (shop.parent / "held back").rename(shop / HOURS[0])
+    early = run_of(shop, HOURS[0])
+    without_feast(early)
+    last = early.lake.read(tables.DECISIONS).sort("event_timestamp").unique("listing_id", keep="last")
+    told = dict(last.select("listing_id", "cluster_id").iter_rows())
+    held = dict(early.lake.read(tables.CLUSTERS).select("listing_id", "cluster_id").iter_rows())
+    assert held["a1"] == held["b1"] == told["b1"] == told["a1"]
+
+
 def test_a_person_is_never_overruled(shop: Path) -> None:
     same = {"title": "Acme kettle 1 litre steel", "image_uri": "pictures/1.jpg"}
     land(shop, HOURS[0], {"listing_id": "z1", **same}, {"listing_id": "z2", **same}, name="more.csv")

@@ -215,9 +215,10 @@ def rules(manifest: Mapping[str, Any], settings: config.Settings, *, review_queu
             "held",
             "info",
             f"{held:,} matching pairs held back",
-            f"{held:,} pairs match, but joining them would pass {settings.clusters.max_size} members, hang two groups "
-            "together by weak links, or go against what a person judged. They went to review instead.",
-            "Judge them with `sosie judge ID ID same|different`; the next run applies it.",
+            f"{held:,} pairs match, but joining them would pass {settings.clusters.max_size} members or hang two "
+            "groups together by weak links, so their ends stay apart: they are the matches in lake/pairs whose two "
+            "listings are not in one cluster.",
+            "Look at a few and judge them (`sosie judge ID ID same|different`); the next run heeds it.",
         )
     return found
 

@@ -159,7 +159,7 @@ def judge(
 
 @app.command()
 def rebuild() -> None:
-    """Make the index again from the lake, for the models that are set. Nothing else is touched."""
+    """Make the index again from the lake, for the models that are set. Embeds what has no vector; pairs stay."""
     from sosie import pipeline
     from sosie.settings import settings
 

@@ -6,7 +6,7 @@ keeps its id; when one splits, the part that holds its oldest listing does, and 
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 
 import polars as pl
@@ -49,12 +49,15 @@ def evolve(held: pl.DataFrame, groups: pl.DataFrame, listings: pl.DataFrame, run
         heirs = [member for member in members if member in part_of]
         if heirs:
             claims[part_of[min(heirs, key=age.__getitem__)]].append(cluster)
-    ids: dict[int, str] = {}
+    ids = {
+        number: min(claimed, key=lambda cluster: min(age[m] for m in lives[cluster]))
+        for number, claimed in claims.items()
+    }
+    taken = set(members_before)
     for number, part in enumerate(parts):
-        claimed = claims.get(number)
-        ids[number] = (
-            min(claimed, key=lambda cluster: min(age[m] for m in lives[cluster])) if claimed else _new_id(part, run_id)
-        )
+        if number not in ids:
+            ids[number] = _new_id(part, run_id, taken)
+            taken.add(ids[number])
 
     canonical = _canonical(listings)
     rows = [
@@ -75,8 +78,12 @@ def _members(frame: pl.DataFrame, by: str) -> dict[str, list[str]]:
     return {str(key): list(members) for key, members in grouped.iter_rows()}
 
 
-def _new_id(part: list[str], run_id: str) -> str:
-    return "c" + hashlib.sha256(f"{run_id}\0{min(part)}".encode()).hexdigest()[:15]
+def _new_id(part: list[str], run_id: str, taken: Container[str]) -> str:
+    """The same for the same hour and listings, and none that is taken: an hour may run again after a merge."""
+    digest = hashlib.sha256(f"{run_id}\0{min(part)}".encode())
+    while (new := f"c{digest.hexdigest()[:15]}") in taken:
+        digest.update(b"\0")
+    return new
 
 
 def _canonical(listings: pl.DataFrame) -> Mapping[str, tuple[object, ...]]:

@@ -72,12 +72,13 @@ def with_hashes(rows: pl.DataFrame) -> pl.DataFrame:
 class Detected:
     """What a batch means against what is held.
 
-    `changes` fits `tables.CHANGES`; `listings` are the rows to store, fitting `tables.LISTINGS`; every row of the batch
-    is in exactly one of `counts`.
+    `changes` fits `tables.CHANGES`; `listings` are the rows to store, fitting `tables.LISTINGS`; `kinds` says of each
+    listing in the batch what became of it; every row of the batch is in exactly one of `counts`.
     """
 
     changes: pl.DataFrame
     listings: pl.DataFrame
+    kinds: pl.DataFrame
     counts: dict[str, int]
 
 
@@ -100,9 +101,15 @@ def detect(batch: pl.DataFrame, held: pl.DataFrame, run_id: str) -> Detected:
     )
     old = held.select("listing_id", pl.exclude("listing_id").name.prefix("held_"))
     gone = pl.col("held_is_deleted").fill_null(True)
+    # Two contents of one time: what a later hour brought stands, also where an earlier hour runs again.
+    outrun = (
+        (pl.col("held_updated_at") == pl.col("updated_at"))
+        & (pl.col("held_content_hash") != pl.col("content_hash"))
+        & (pl.col("held_last_changed_run") > run_id)
+    ).fill_null(False)
     text, image = (pl.col(f"{name}_hash").ne_missing(pl.col(f"held_{name}_hash")) for name in ("text", "image"))
     judged = newest.join(old, on="listing_id", how="left").with_columns(
-        kind=pl.when(pl.col("held_updated_at") > pl.col("updated_at"))
+        kind=pl.when((pl.col("held_updated_at") > pl.col("updated_at")) | outrun)
         .then(pl.lit("stale"))
         .when(pl.col("is_deleted") & gone)
         .then(pl.lit("unchanged"))
@@ -149,5 +156,35 @@ def detect(batch: pl.DataFrame, held: pl.DataFrame, run_id: str) -> Detected:
         )
         .select(*CHANGES.columns),
         listings=stored.select(*LISTINGS.columns),
+        kinds=judged.select("listing_id", "kind"),
         counts=counts,
     )
+
+
+def merge(older: pl.DataFrame, newer: pl.DataFrame) -> pl.DataFrame:
+    """One change set out of two of one hour, as `tables.CHANGES`: work that `older` asked for stays asked for."""
+    was = older.select("listing_id", pl.exclude("listing_id").name.suffix("_was"))
+    both = newer.join(was, on="listing_id", how="left")
+    whole = pl.col("kind").is_in(("new", "deleted")) | pl.col("kind_was").is_null()
+    text = pl.any_horizontal(pl.col("kind", "kind_was").is_in(("text", "text_and_image")))
+    image_now = pl.col("kind").is_in(("image", "text_and_image"))
+    image = image_now | pl.col("kind_was").is_in(("image", "text_and_image"))
+    merged = both.select(
+        "run_id",
+        "listing_id",
+        kind=pl.when(whole)
+        .then("kind")
+        .when(pl.col("kind_was") == "new")
+        .then(pl.lit("new"))
+        .when(text & image)
+        .then(pl.lit("text_and_image"))
+        .when(text)
+        .then(pl.lit("text"))
+        .when(image)
+        .then(pl.lit("image"))
+        .otherwise("kind"),
+        text_hash=pl.when(whole).then("text_hash").otherwise(pl.coalesce("text_hash", "text_hash_was")),
+        # A picture that was taken away since needs no vector.
+        image_hash=pl.when(whole | image_now).then("image_hash").otherwise("image_hash_was"),
+    )
+    return pl.concat([older.join(newer, on="listing_id", how="anti"), merged]).select(*CHANGES.columns)

@@ -190,9 +190,10 @@ DECISIONS = Table(
         "score": pl.Float64,
         "event_timestamp": TIMESTAMP,
         "created_timestamp": TIMESTAMP,
+        "run_id": pl.String,
     },
     required=frozenset({"listing_id", "is_duplicate", "event_timestamp"}),
-    volatile=frozenset({"created_timestamp"}),
+    volatile=frozenset({"created_timestamp", "run_id"}),
 )
 
 ALERTS = Table(

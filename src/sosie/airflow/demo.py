@@ -16,7 +16,7 @@ from sosie.errors import StoreBusy
 from sosie.evaluate import metrics
 from sosie.lake import Lake
 from sosie.report import summary
-from sosie.settings import Settings, load, settings
+from sosie.settings import PROJECT, Alerts, Settings, load, settings
 from sosie.simulate import Marketplace, write
 from sosie.tables import CLUSTERS, LISTINGS
 
@@ -55,12 +55,13 @@ def run_demo(out: Console, *, listings: int, hours: int, seed: int, browser: boo
 
 
 def home() -> Settings:
-    """Settings of a home of its own below the usual one, on the embedded defaults: no real store is ever touched."""
+    """Settings of a home of its own, on the embedded defaults: no real store and no alert channel is touched."""
     own = settings().home / "demo"
     landing = own / "marketplace" / "landing"
-    return load(
+    plain = load(
         home=own, landing=landing, lake_uri="", pictures_root="", reports="", milvus_uri=None, milvus_token=None
     )
+    return plain.model_copy(update={"alerts": Alerts(), "feature_repo": PROJECT / "feature_repo"})
 
 
 def _clear(folder: Path) -> None:

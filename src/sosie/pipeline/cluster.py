@@ -1,6 +1,6 @@
 """Clusters brought in step with the pairs, only where something moved."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import polars as pl
 
@@ -35,12 +35,12 @@ def cluster(run: Run, tally: Tally) -> None:
         listings=living["listing_id"],
     )
     lineage = evolve(held.filter(pl.col("listing_id").is_in(affected.implode())), grouping.groups, listings, run.id)
-    # Events go first: a run that dies before the rows are written makes the same events again, under the same keys.
+    # The clusters go last: while they don't show a change, a run that died makes the same events and decisions again.
     tally.written(
         run.lake.append(CLUSTER_EVENTS, lineage.events, run_id=run.id),
+        _decide(run, affected, lineage.rows, inside),
         run.lake.upsert(CLUSTERS, lineage.rows, run_id=run.id),
         run.lake.delete(CLUSTERS, lineage.gone, run_id=run.id),
-        _decide(run, affected, lineage.rows, inside),
     )
     now = run.lake.scan(CLUSTERS)
     told = run.lake.read(CLUSTER_EVENTS, pl.col("run_id") == run.id)
@@ -73,13 +73,18 @@ def _component(seeds: pl.Series, edges: pl.DataFrame, judged: pl.DataFrame, held
             held.select(left_id="canonical_id", right_id="listing_id"),
         ]
     )
-    links = pl.concat([links, links.select(left_id="right_id", right_id="left_id")])
-    reached = frontier = seeds.to_frame("left_id").unique()
-    while not frontier.is_empty():
-        met = links.join(frontier, on="left_id", how="semi").select(left_id="right_id").unique()
-        frontier = met.join(reached, on="left_id", how="anti")
-        reached = pl.concat([reached, frontier])
-    return reached["left_id"].sort().alias("listing_id")
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    ids = pl.concat([links["left_id"], links["right_id"], seeds.alias("left_id")]).unique().sort()
+    numbers = pl.DataFrame({"id": ids, "number": range(len(ids))}, schema={"id": pl.String, "number": pl.Int64})
+    left, right = (
+        links.join(numbers, left_on=side, right_on="id", maintain_order="left")["number"].to_numpy() for side in _SIDES
+    )
+    graph = coo_matrix(([True] * len(left), (left, right)), shape=(len(ids), len(ids)))
+    placed = numbers.with_columns(component=pl.Series(connected_components(graph, directed=False)[1]))
+    touched = placed.filter(pl.col("id").is_in(seeds.implode())).select("component").unique()
+    return placed.join(touched, on="component", how="semi")["id"].sort().alias("listing_id")
 
 
 def _decide(run: Run, affected: pl.Series, rows: pl.DataFrame, pairs: pl.DataFrame) -> Written:
@@ -106,6 +111,14 @@ def _decide(run: Run, affected: pl.Series, rows: pl.DataFrame, pairs: pl.DataFra
         .with_columns(is_duplicate=(pl.col("canonical_id") != pl.col("listing_id")).fill_null(False))
         .select(said)
         .join(told.select(said), on=said, how="anti", nulls_equal=True)
-        .with_columns(event_timestamp=pl.lit(run.hour), created_timestamp=pl.lit(datetime.now(UTC)))
+        .join(told.select("listing_id", last="event_timestamp"), on="listing_id", how="left")
+        # What is decided last is newest, also where an hour runs after later ones.
+        .with_columns(
+            event_timestamp=pl.when(pl.col("last") > run.hour)
+            .then(pl.col("last") + timedelta(seconds=1))
+            .otherwise(pl.lit(run.hour)),
+            created_timestamp=pl.lit(datetime.now(UTC)),
+            run_id=pl.lit(run.id),
+        )
     )
     return run.lake.upsert(DECISIONS, now.select(*DECISIONS.columns), run_id=run.id)

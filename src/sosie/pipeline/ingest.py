@@ -6,7 +6,7 @@ import polars as pl
 
 from sosie import landing, pictures
 from sosie.errors import BatchRejected
-from sosie.listings import IGNORED, KINDS, detect
+from sosie.listings import KINDS, detect, merge
 from sosie.pipeline.run import Run, Tally, log, step
 from sosie.settings import Settings
 from sosie.tables import CHANGES, FEED, LISTINGS, QUARANTINE, RUNS
@@ -74,13 +74,20 @@ def _trailing_rows(run: Run, history: pl.DataFrame) -> list[int]:
 
 def _refuse(run: Run, files: list[landing.LandingFile]) -> None:
     """Note that this hour refused its files: later hours pass them over, this hour run again takes them again."""
-    row = dict.fromkeys(RUNS.columns) | {
-        "run_id": run.id,
-        "state": "refused",
-        "started_at": datetime.now(UTC),
-        "files": [{"path": file.path, "sha256": file.sha256, "bytes": file.bytes, "rows": 0} for file in files],
-        "steps": [],
-    }
+    refused = [{"path": file.path, "sha256": file.sha256, "bytes": file.bytes, "rows": 0} for file in files]
+    done = run.lake.read(RUNS, pl.col("run_id") == run.id, pl.col("state") == "succeeded")
+    if done.height:  # an earlier try took its files and stands; only what is new to it was refused
+        row = done.row(0, named=True)
+        known = {(file["path"], file["sha256"]) for file in row["files"]}
+        row["files"] += [file for file in refused if (file["path"], file["sha256"]) not in known]
+    else:
+        row = dict.fromkeys(RUNS.columns) | {
+            "run_id": run.id,
+            "state": "refused",
+            "started_at": datetime.now(UTC),
+            "files": refused,
+            "steps": [],
+        }
     run.lake.upsert(RUNS, pl.DataFrame([row], schema=RUNS.schema), run_id=run.id)
 
 
@@ -123,22 +130,41 @@ def _with_pictures(run: Run, rows: pl.DataFrame) -> pl.DataFrame:
 def detect_changes(run: Run, tally: Tally) -> None:
     """Tell new, changed, deleted, unchanged and late rows apart, and store what the catalogue now is.
 
-    The change set is written before the listings, and only ever added to: a run that died in between, or is run again,
-    finds the same work to do.
+    The change set is written before the listings and holds all that any try of this hour found, so a run that died in
+    between, or is run again, finds the same work to do. Work of an earlier hour that never came to its end is taken
+    over: its rows look unchanged by now.
     """
     accepted = run.staging.get("accepted")
     held = run.lake.lookup(LISTINGS, "listing_id", accepted["listing_id"])
     detected = detect(accepted.select(*FEED, "image_hash"), held, run.id)
+    left_over = _unfinished(run)
+    wanted = left_over.clear()
+    for part in left_over.sort("run_id").partition_by("run_id", maintain_order=True):
+        wanted = merge(wanted, part.with_columns(run_id=pl.lit(run.id)))
+    wanted = merge(merge(wanted, changes(run)), detected.changes)
     tally.written(
-        run.lake.upsert(CHANGES, detected.changes, run_id=run.id),
+        run.lake.upsert(CHANGES, wanted, run_id=run.id),
+        run.lake.delete(CHANGES, left_over.select("run_id").unique(), run_id=run.id),
         run.lake.upsert(LISTINGS, detected.listings, run_id=run.id),
     )
+    # Rows that an earlier try of this hour has stored look unchanged or late now; they were not.
     recorded = changes(run)
-    counts = dict.fromkeys(KINDS, 0) | dict(recorded.group_by("kind").len().iter_rows())
-    ignored = {name: detected.counts[name] for name in IGNORED}
-    # Rows that an earlier try of this hour has stored look unchanged now; they were not.
-    ignored["unchanged"] = accepted.height - sum(counts.values()) - ignored["stale"] - ignored["superseded"]
-    tally(**counts, **ignored)
+    own = recorded.join(detected.kinds, on="listing_id", how="semi")
+    others = detected.kinds.join(recorded, on="listing_id", how="anti")
+    stale = others.filter(pl.col("kind") == "stale").height
+    tally(
+        **(dict.fromkeys(KINDS, 0) | dict(own.group_by("kind").len().iter_rows())),
+        unchanged=others.height - stale,
+        stale=stale,
+        superseded=detected.counts["superseded"],
+        taken_over=recorded.height - own.height,
+    )
+
+
+def _unfinished(run: Run) -> pl.DataFrame:
+    """Change sets of earlier hours that never succeeded."""
+    done = run.lake.read(RUNS, pl.col("state") == "succeeded", columns=["run_id"])
+    return run.lake.scan(CHANGES).filter(pl.col("run_id") < run.id).join(done.lazy(), on="run_id", how="anti").collect()
 
 
 def thumbnails(settings: Settings) -> pictures.Thumbnails:

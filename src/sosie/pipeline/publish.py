@@ -28,7 +28,7 @@ def publish_features(run: Run, tally: Tally) -> None:
         latest(run.lake, modality, version(run.settings, modality), moved.drop_nulls(f"{modality}_hash")["listing_id"])
         for modality in MODALITIES
     )
-    decisions = run.lake.read(DECISIONS, pl.col("event_timestamp") == run.hour)
+    decisions = run.lake.read(DECISIONS, pl.col("run_id") == run.id)
     published = features.publish(run.settings, text, image, decisions)
     tally.wrote += published["text"] + published["image"] + published["decisions"]
     tally(text_rows=published["text"], image_rows=published["image"], decision_rows=published["decisions"])

@@ -149,7 +149,8 @@ def step(body: Callable[Concatenate[Run, Tally, P], None]) -> Callable[Concatena
             seconds = time.perf_counter() - clock
             log.info("step done", seconds=round(seconds, 2), wrote=tally.wrote, **tally.counts)
         before = run.staging.record(name, shard)
-        if before is not None and not tally.wrote:
+        same_input = before is not None and all(before.get(key) == value for key, value in tally.extra.items())
+        if before is not None and same_input and not tally.wrote:
             return Counts(before["counts"])
         run.staging.put_record(
             {
