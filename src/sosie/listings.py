@@ -119,13 +119,7 @@ def detect(batch: pl.DataFrame, held: pl.DataFrame, run_id: str) -> Detected:
         .then(pl.lit("new"))
         .when(pl.col("content_hash") == pl.col("held_content_hash"))
         .then(pl.lit("unchanged"))
-        .when(text & image)
-        .then(pl.lit("text_and_image"))
-        .when(text)
-        .then(pl.lit("text"))
-        .when(image)
-        .then(pl.lit("image"))
-        .otherwise(pl.lit("attributes"))
+        .otherwise(_kind(text, image))
     )
     counts = dict.fromkeys((*KINDS, *IGNORED), 0)
     counts |= dict(judged.group_by("kind").len().iter_rows())
@@ -161,6 +155,19 @@ def detect(batch: pl.DataFrame, held: pl.DataFrame, run_id: str) -> Detected:
     )
 
 
+def _kind(text: pl.Expr, image: pl.Expr) -> pl.Expr:
+    """Kind of a change to a listing that lives on, by what of its content moved."""
+    return (
+        pl.when(text & image)
+        .then(pl.lit("text_and_image"))
+        .when(text)
+        .then(pl.lit("text"))
+        .when(image)
+        .then(pl.lit("image"))
+        .otherwise(pl.lit("attributes"))
+    )
+
+
 def merge(older: pl.DataFrame, newer: pl.DataFrame) -> pl.DataFrame:
     """One change set out of two of one hour, as `tables.CHANGES`: work that `older` asked for stays asked for."""
     was = older.select("listing_id", pl.exclude("listing_id").name.suffix("_was"))
@@ -176,13 +183,7 @@ def merge(older: pl.DataFrame, newer: pl.DataFrame) -> pl.DataFrame:
         .then("kind")
         .when(pl.col("kind_was") == "new")
         .then(pl.lit("new"))
-        .when(text & image)
-        .then(pl.lit("text_and_image"))
-        .when(text)
-        .then(pl.lit("text"))
-        .when(image)
-        .then(pl.lit("image"))
-        .otherwise("kind"),
+        .otherwise(_kind(text, image)),
         text_hash=pl.when(whole).then("text_hash").otherwise(pl.coalesce("text_hash", "text_hash_was")),
         # A picture that was taken away since needs no vector.
         image_hash=pl.when(whole | image_now).then("image_hash").otherwise("image_hash_was"),
