@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import reduce
-from urllib.parse import urlparse
 
 import polars as pl
 from deltalake import CommitProperties, DeltaTable
@@ -55,10 +54,6 @@ class Lake:
 
     def path(self, table: Table) -> str:
         return f"{self.uri.rstrip('/')}/{table.name}"
-
-    @property
-    def is_local(self) -> bool:
-        return urlparse(self.uri).scheme in ("", "file")
 
     def _open(self, table: Table) -> DeltaTable | None:
         try:
