@@ -146,7 +146,7 @@ def test_the_card_tells_what_was_measured() -> None:
 
 def test_structured_patches() -> None:
     torch = pytest.importorskip("torch")
-    from sosie.training.vision import CENTRE, Shape, structured_choice
+    from sosie.training.image.vit import CENTRE, Shape, structured_choice
 
     shape = Shape(picture=96, patch=16, width=48, heads=3)
     assert (shape.cell, shape.grid_tokens, shape.tokens) == (2, 36, 40)
@@ -168,7 +168,7 @@ def test_structured_patches() -> None:
 
 def test_info_nce_pulls_the_two_views_together() -> None:
     torch = pytest.importorskip("torch")
-    from sosie.training.image_trainer import info_nce
+    from sosie.training.image.trainer import info_nce
 
     views = torch.nn.functional.normalize(torch.eye(4, 8).repeat(2, 1), dim=1)
     groups = torch.arange(4).repeat(2)
@@ -182,7 +182,7 @@ def test_info_nce_pulls_the_two_views_together() -> None:
 
 def test_spoilt_pictures_are_seeded_and_in_range() -> None:
     torch = pytest.importorskip("torch")
-    from sosie.training.picture_noise import overlays, relisted
+    from sosie.training.image.noise import overlays, relisted
 
     pictures = torch.from_numpy(np.stack([np.asarray(drawing(seed, 80, 80)) for seed in range(8)])).permute(0, 3, 1, 2)
     bank = overlays(6, 72, np.random.default_rng(0))
@@ -196,7 +196,7 @@ def test_spoilt_pictures_are_seeded_and_in_range() -> None:
 
 def test_train_stop_and_go_on(tmp_path: Path) -> None:
     pytest.importorskip("torch")
-    from sosie.training.image import main
+    from sosie.training.image.train import main
 
     images = tmp_path / "images"
     images.mkdir()

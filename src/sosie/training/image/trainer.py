@@ -16,10 +16,10 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sosie.errors import ModelError
-from sosie.training import picture_data
-from sosie.training.picture_data import Pictures
-from sosie.training.picture_noise import overlays, relisted
-from sosie.training.vision import Encoder, Reconstruction, Shape, structured_choice
+from sosie.training.image import data as picture_data
+from sosie.training.image.data import Pictures
+from sosie.training.image.noise import overlays, relisted
+from sosie.training.image.vit import Encoder, Reconstruction, Shape, structured_choice
 
 log = structlog.get_logger()
 

@@ -26,9 +26,9 @@ from sosie.decider.model import CALIBRATION, KIND, TREES, VOCABULARY, Calibratio
 from sosie.decider.text_features import Vocabulary
 from sosie.decider.titles import parse
 from sosie.settings import Blocking
-from sosie.training import decider_measure as measure
-from sosie.training.decider_folds import fold_of, with_views
-from sosie.training.decider_pools import Catalogue, Mask, Pool, candidates, features, labelled, read, true_pairs
+from sosie.training.decider import measure
+from sosie.training.decider.folds import fold_of, with_views
+from sosie.training.decider.pools import Catalogue, Mask, Pool, candidates, features, labelled, read, true_pairs
 
 log = structlog.get_logger()
 

@@ -18,8 +18,8 @@ import structlog
 from sosie.artifacts import Artifact
 from sosie.embedding.text import GRAPH, KIND, TOKENIZER
 from sosie.evaluate import datasets
-from sosie.training import text
-from sosie.training.decider_pools import Catalogue, View
+from sosie.training.decider.pools import Catalogue, View
+from sosie.training.text import train as text
 from sosie.vectors import frame
 
 log = structlog.get_logger()

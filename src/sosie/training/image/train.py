@@ -18,8 +18,10 @@ import torch
 
 from sosie.artifacts import save
 from sosie.embedding.image import GRAPH, KIND, ImageEncoder, squeezed
-from sosie.training import image_graph, image_measure, picture_data
-from sosie.training.image_trainer import Recipe, Trainer
+from sosie.training.image import data as picture_data
+from sosie.training.image import graph as image_graph
+from sosie.training.image import measure as image_measure
+from sosie.training.image.trainer import Recipe, Trainer
 
 log = structlog.get_logger()
 

@@ -9,7 +9,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from sosie.training.vision import Encoder
+from sosie.training.image.vit import Encoder
 
 OPSET = 17
 _SMALL = 1_024  # numbers; below this halving saves nothing

@@ -12,7 +12,7 @@ from sosie.decider.features import NAMES
 from sosie.decider.model import Decider
 from sosie.evaluate import datasets, metrics
 from sosie.settings import Blocking, Clusters
-from sosie.training.decider_pools import Catalogue, Mask, Pool, candidates, labelled, true_pairs
+from sosie.training.decider.pools import Catalogue, Mask, Pool, candidates, labelled, true_pairs
 
 Floats = npt.NDArray[np.float64]
 _BINS = 20

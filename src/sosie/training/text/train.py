@@ -26,8 +26,8 @@ from sosie.evaluate import datasets, knn, metrics
 from sosie.evaluate.dataset import Dataset
 from sosie.listings import clean_titles
 from sosie.tables import DIM
-from sosie.training import text_graph
 from sosie.training.quantise import quantise
+from sosie.training.text import graph as text_graph
 
 Array = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]

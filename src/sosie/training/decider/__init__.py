@@ -1,0 +1,1 @@
+"""The deciders: pools of candidate pairs, boosting, calibration, thresholds."""

@@ -1,0 +1,1 @@
+"""The picture encoders: masked auto-encoding, metric learning on re-listings, export."""

@@ -1,0 +1,150 @@
+"""The knobs of training, as `params.yaml` holds them under `training.<profile>`, and where each stage writes."""
+
+import argparse
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import structlog
+import yaml
+from pydantic import Field, ValidationError
+
+from sosie import logs
+from sosie.errors import SettingsError
+from sosie.settings import PROJECT, Section, Share
+
+PARAMS = PROJECT / "params.yaml"
+WORK = PROJECT / "var" / "training"
+
+
+class Parts(Section):
+    """How many listings of a simulated marketplace each part gets."""
+
+    encoder: int
+    decider: int
+    test: int
+
+
+class Prepare(Section):
+    """`data` is the folder of the public datasets; `real` and `pairs` name those that are read from it."""
+
+    data: Path
+    real: tuple[str, ...]
+    pairs: tuple[str, ...]
+    fashion: Parts | None
+    generated: Parts
+
+
+class Pretrain(Section):
+    """Masked-language modelling of titles, after the vocabulary was fitted to them."""
+
+    new_words: int
+    min_count: int
+    epochs: float
+    batch: int
+    rate: float
+
+
+class Metric(Section):
+    """Metric learning. `loss` is "contrastive" (temperature) or "arcface" (scale, margin)."""
+
+    loss: Literal["contrastive", "arcface"]
+    epochs: float
+    batch: int
+    rate: float
+    head_rate: float
+    rows_per_group: int
+    hard_share: Share
+    temperature: float
+    margin: float
+    scale: float
+    warmup: Share
+
+
+class CharacterBert(Section):
+    """Character-CNN word embeddings. Distilled from the trained `bert` first, for so many epochs."""
+
+    distil_epochs: float
+    distil_rate: float
+    metric_epochs: float
+
+
+class Text(Section):
+    """`base` is "packaged", a folder, or a hub id of a BERT; `encoder` the one that is exported to be used."""
+
+    base: str
+    encoder: Literal["bert", "character_bert"]
+    max_tokens: int
+    layers: int
+    threads: int = 0
+    pretrain: Pretrain
+    metric: Metric
+    character: CharacterBert
+
+
+class Image(Section):
+    """`encoder` is the one that is exported to be used; the recipes' fields are those of the trainers."""
+
+    encoder: Literal["mae", "efficientnet_b3"]
+    threads: int = 0
+    mae: dict[str, int | float]
+    efficientnet_b3: dict[str, int | float | str]
+
+
+class Decider(Section):
+    rounds: int
+    graph_rounds: int
+    folds: int
+    threads: int = 0
+    review_yield: Share
+    mlp_epochs: int
+
+
+class Profile(Section):
+    name: str
+    seed: int
+    prepare: Prepare
+    text: Text
+    image: Image
+    decider: Decider
+    evaluate_seeds: int = Field(ge=1)
+
+    @cached_property
+    def work(self) -> Path:
+        """Everything that this profile's stages write."""
+        return WORK / self.name
+
+    def data(self, part: Literal["encoder", "decider", "test"]) -> Path:
+        """The datasets of one part; no group is in two."""
+        return self.work / "data" / part
+
+    @property
+    def models(self) -> Path:
+        """The exported models, laid out as `models/` of the repository."""
+        return self.work / "models"
+
+
+def load(name: str, file: Path = PARAMS) -> Profile:
+    """The profile `name`. Raises `SettingsError` naming what is wrong with it."""
+    profiles = (yaml.safe_load(file.read_text()) or {}).get("training", {})
+    if name not in profiles:
+        raise SettingsError(
+            f"{file} has no profile {name!r} under `training`. It has: {', '.join(profiles) or 'none'}."
+        )
+    try:
+        return Profile(name=name, **profiles[name])
+    except ValidationError as error:
+        faults = "; ".join(f"training.{name}.{'.'.join(map(str, f['loc']))}: {f['msg']}" for f in error.errors())
+        raise SettingsError(f"{file} can't be used: {faults}.") from None
+
+
+def stage(main: Callable[[Profile], None], about: str | None) -> None:
+    """Run a stage for the profile that the command line names."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--profile", default="full", help="a profile of params.yaml")
+    given = parser.parse_args()
+    logs.configure()
+    profile = load(given.profile)
+    structlog.get_logger().info("stage", of=main.__module__, profile=profile.name)
+    main(profile)

@@ -1,0 +1,1 @@
+"""The text encoders: domain vocabulary, masked-language modelling, metric learning, export."""
