@@ -1,20 +1,25 @@
 """The shipped image encoder on real bytes, and the training that makes it, small."""
 
+import hashlib
 import io
 import json
 import shutil
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 import pytest
 from PIL import Image, ImageDraw
 
 from sosie.artifacts import CARD
-from sosie.embedding.image import GRAPH, ImageEncoder, squeezed
+from sosie.embedding.image import GRAPH, KIND, ImageEncoder, squeezed
 from sosie.errors import ModelError
 from sosie.pictures import PictureFault
 from sosie.settings import PROJECT
+from sosie.simulate import Marketplace, write
+from sosie.training import profile as profiles
+from sosie.training.profile import Profile
 
 MODEL = PROJECT / "models" / "image"
 
@@ -194,37 +199,140 @@ def test_spoilt_pictures_are_seeded_and_in_range() -> None:
     assert (first[0] - first[1]).abs().mean() > 1
 
 
-def test_train_stop_and_go_on(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Profile]:
+    """A profile of two small generated marketplaces, of models that learn in seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(profiles, "WORK", tmp_path_factory.mktemp("work"))
+        small = profiles.load("small")
+        mae: dict[str, int | float] = {
+            "picture": 48, "patch": 16, "width": 24, "depth": 1, "heads": 3, "stored_side": 56,
+            "reconstruct_epochs": 1, "contrast_epochs": 1, "whole_epochs": 1,
+            "reconstruct_batch": 16, "contrast_batch": 16, "neighbours": 4,
+        }  # fmt: skip
+        image = small.image.model_copy(
+            update={"threads": 1, "mae": mae, "efficientnet_b3": {"epochs": 1, "picture": 32, "batch": 24}}
+        )
+        tiny = small.model_copy(update={"image": image})
+        for seed, part in enumerate(("encoder", "decider")):
+            write(tiny.data(part) / "generated", Marketplace(listings=80, hours=1, seed=seed))
+        yield tiny
+
+
+@pytest.fixture(scope="module")
+def trained(tiny: Profile) -> Profile:
     pytest.importorskip("torch")
-    from sosie.training.image.train import main
+    from sosie.training.image import pretrain, train
 
-    images = tmp_path / "images"
-    images.mkdir()
-    rows = []
-    for seed in range(40):
-        drawing(seed).save(images / f"{seed}.jpg")
-        drawing(seed).resize((200, 210)).save(images / f"{seed}_b.jpg", quality=60)
-        second = f"images/{seed}_b.jpg" if seed % 8 == 0 else None
-        rows.append((str(seed), f"title {seed // 2}", "bags", f"images/{seed}.jpg", second))
-    columns = ["id", "title", "category", "image", "second_image"]
-    pl.DataFrame(rows, schema=columns, orient="row").write_csv(tmp_path / "products.csv")
-    knobs = {
-        "picture": 48, "patch": 16, "width": 24, "depth": 1, "heads": 3, "stored-side": 56, "held-out": 8,
-        "reconstruct-epochs": 1, "contrast-epochs": 1, "whole-epochs": 1,
-        "reconstruct-batch": 8, "contrast-batch": 8, "neighbours": 4, "threads": 1,
-    }  # fmt: skip
-    small = [f"--{knob}={value}" for knob, value in knobs.items()]
-    paths = ["--images", str(images), "--work", str(tmp_path / "work")]
-    main([*paths, "--out", str(tmp_path / "half"), "--until", "2", *small])
-    main([*paths, "--out", str(tmp_path / "whole"), *small])
-    main([*paths, "--out", str(tmp_path / "straight"), "--work", str(tmp_path / "fresh"), *small])
+    pretrain.main(tiny)
+    train.main(tiny)
+    return tiny
 
-    half, whole, straight = (ImageEncoder.load(tmp_path / name, 1) for name in ("half", "whole", "straight"))
-    assert len({half.version, whole.version}) == 2
-    assert whole.version == straight.version
-    assert [entry["stage"] for entry in whole.artifact.about["epochs"]] == ["reconstruct", "contrast", "whole"]
-    assert whole.artifact.about["measured"]["products"] == 8
-    assert whole.encode([jpeg(drawing(1))], 1).shape == (1, 128)
 
+def test_pictures_of_a_part(tiny: Profile) -> None:
+    torch = pytest.importorskip("torch")
+    from sosie.training.image.data import Pictures
+
+    pictures = Pictures.read(tiny.data("encoder"), 24)
+    assert pictures.pixels.shape == (pictures.table.height, 3, 24, 24)
+    assert pictures.table["path"].is_unique().all()
+    seen, unseen = pictures.subset(spared=False), pictures.subset(spared=True)
+    assert not set(seen.table["family"]) & set(unseen.table["family"])
+    product, twins = seen.codes("product"), seen.twins(torch.Generator().manual_seed(1))
+    assert torch.equal(product[twins], product)
+    has_another = torch.bincount(product)[product] > 1
+    assert torch.equal(twins != torch.arange(len(product)), has_another)
+
+
+def test_an_interrupted_training_ends_at_the_same_weights(trained: Profile, tmp_path: Path) -> None:
+    import torch
+
+    from sosie.training.image.data import Pictures
+    from sosie.training.image.pretrain import recipe_of
+    from sosie.training.image.trainer import Trainer
+
+    recipe = recipe_of(trained)
+    pictures = Pictures.read(trained.data("encoder"), recipe.stored_side)
+    for until in (1, 2, 3):  # each a process of its own
+        again = Trainer(recipe, pictures, tmp_path)
+        again.resume()
+        again.run(until)
+    straight = torch.load(trained.work / "image" / "mae" / "last.pt", weights_only=True)
+    assert [entry["stage"] for entry in straight["history"]] == ["reconstruct", "contrast", "whole"]
+    for name, weight in again.encoder.state_dict().items():
+        assert torch.equal(weight, straight["encoder"][name]), name
+
+    wider = Trainer(replace(recipe, width=48), pictures, tmp_path)
     with pytest.raises(ModelError, match="another shape"):
-        main([*paths, "--out", str(tmp_path / "other"), *small, "--width=48"])
+        wider.resume()
+
+
+def test_an_interrupted_efficientnet_ends_at_the_same_weights(
+    trained: Profile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    from sosie.training.image import efficientnet
+
+    again = profiles.load("small").model_copy(update={"name": "again", "image": trained.image})
+    shutil.copytree(trained.data("encoder"), again.data("encoder"))
+    relisted, steps = efficientnet.relisted, []
+    first_step_only = iter([relisted])
+    with monkeypatch.context() as patch:
+        patch.setattr(efficientnet, "_SAVE_EVERY", 1)
+        patch.setattr(efficientnet, "relisted", lambda *given: next(first_step_only)(*given))
+        with pytest.raises(StopIteration):
+            efficientnet.train(again)
+    out = again.work / "image" / "efficientnet_b3"
+    assert not (out / efficientnet.WEIGHTS).exists()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(efficientnet, "relisted", lambda *given: steps.append(given) or relisted(*given))
+        efficientnet.train(again)
+    # Begun anew, it would come to the same weights too, but take every step again.
+    assert len(steps) == json.loads((out / "metrics.json").read_text())["step"] - 1
+    straight = efficientnet.load(trained).state_dict()
+    for name, weight in efficientnet.load(again).state_dict().items():
+        assert torch.equal(weight, straight[name]), name
+
+
+def test_a_stage_that_is_done_is_left_alone(trained: Profile) -> None:
+    from sosie.training.image import train
+
+    files = [trained.work / "image" / name for name in ("mae/last.pt", "efficientnet_b3/encoder.pt")]
+    before = [hashlib.sha256(file.read_bytes()).digest() for file in files]
+    train.main(trained)
+    assert [hashlib.sha256(file.read_bytes()).digest() for file in files] == before
+    assert all("loss" in json.loads((file.parent / "metrics.json").read_text()) for file in files)
+
+
+@pytest.mark.parametrize(("name", "width"), [("mae", 48), ("efficientnet_b3", 1536)])
+def test_a_served_vector_is_the_reduced_feature(trained: Profile, tmp_path: Path, name: str, width: int) -> None:
+    from sosie.artifacts import save
+    from sosie.training.image import graph, vectors
+
+    pictures = [jpeg(drawing(seed)) for seed in range(5)]
+    features, head = vectors.full_width(trained, name, pictures), vectors.learned_head(trained, name)
+    assert (features.shape, features.dtype, head.shape) == ((5, width), np.float32, (128, width))
+    np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, atol=1e-5)
+    side = vectors.side(trained, name)
+    graph.export(vectors.load(trained, name), head, side, tmp_path / GRAPH)
+    save(tmp_path, KIND, [GRAPH], {"size": side}, {})
+    served = ImageEncoder.load(tmp_path, 1).encode(pictures, 2)
+    reduced = features @ head.T
+    cosine = (served * reduced).sum(1) / np.linalg.norm(reduced, axis=1)
+    assert cosine.min() > 0.999
+
+
+def test_arcface_asks_for_a_margin() -> None:
+    torch = pytest.importorskip("torch")
+    from sosie.training.losses import ArcFace
+
+    scale, margin, angle = 8.0, 0.3, 0.5
+    arcface = ArcFace(torch.eye(3), scale)
+    vector = torch.tensor([[np.cos(angle), np.sin(angle), 0.0]], dtype=torch.float32)
+    logits = scale * torch.tensor([[np.cos(angle + margin), np.sin(angle), 0.0]], dtype=torch.float32)
+    own = torch.tensor([0])
+    assert torch.isclose(arcface(vector, own, margin), torch.nn.functional.cross_entropy(logits, own), atol=1e-5)
+    losses = [arcface(vector, own, width).item() for width in (0.0, 0.2, 0.4)]
+    assert losses == sorted(losses)

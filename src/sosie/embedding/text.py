@@ -1,6 +1,6 @@
 """Titles to vectors, by ONNX Runtime."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sosie.artifacts import Artifact
+from sosie.embedding.characters import spell
 from sosie.errors import ModelError
 from sosie.tables import DIM
 
@@ -19,24 +20,28 @@ TOKENIZER = "tokenizer.json"
 Vectors = npt.NDArray[np.float32]
 
 
+Tokens = Callable[[Sequence[str]], list[npt.NDArray[np.int64]]]
+"""From texts to what the graph takes of each: [tokens] word pieces, or [words, letters] bytes."""
+
+
 @dataclass(frozen=True)
 class TextEncoder:
-    """A BERT-shaped encoder with mean pooling and a learned head (Reimers and Gurevych 2019, arXiv:1908.10084)."""
+    """A BERT-shaped encoder of titles, over word pieces (Devlin et al. 2019, arXiv:1810.04805) or over characters
+    (El Boukkouri et al. 2020, arXiv:2010.10392), with a learned head."""
 
     artifact: Artifact
-    _tokenizer: Any
+    _tokens: Tokens
     _session: Any
 
     @classmethod
     def load(cls, folder: Path, threads: int = 0) -> "TextEncoder":
         """Read and check the model. `threads` 0 lets ONNX Runtime take every core. Raises `ModelError`."""
         artifact = Artifact.load(folder, KIND)
-        tokenizer = tokenizer_of(artifact.file(TOKENIZER), max_tokens=int(artifact.usage["max_tokens"]))
         session = session_of(artifact.file(GRAPH), threads)
         width = session.get_outputs()[0].shape[-1]
         if width != DIM:
             raise ModelError(f"{artifact.file(GRAPH)} gives vectors of {width} numbers; needed are {DIM}.")
-        return cls(artifact, tokenizer, session)
+        return cls(artifact, tokens_of(artifact), session)
 
     @property
     def version(self) -> str:
@@ -45,7 +50,21 @@ class TextEncoder:
     def encode(self, texts: Sequence[str], batch_size: int) -> Vectors:
         """float32 [n, 128], unit length, in the order of `texts`. Each different text is computed once."""
         unique, places = np.unique(np.asarray(texts, dtype=object), return_inverse=True)
-        return run_sorted(self._session, self._tokenizer, unique.tolist(), batch_size, DIM)[places]
+        return run_sorted(self._session, self._tokens(unique.tolist()), batch_size, DIM)[places]
+
+
+def tokens_of(artifact: Artifact) -> Tokens:
+    """How an encoder's texts are taken apart. Raises `ModelError`."""
+    if "reads" not in artifact.usage:
+        raise ModelError(
+            f"{artifact.folder} was exported by an older version: its card doesn't tell whether it reads word pieces "
+            "or characters; export it again with `make train`, or restore it with `git checkout -- models`."
+        )
+    most = int(artifact.usage["max_tokens"])
+    if artifact.usage["reads"] == "characters":
+        return lambda texts: [spell(text, most) for text in texts]
+    tokenizer = tokenizer_of(artifact.file(TOKENIZER), most)
+    return lambda texts: [np.array(found.ids, dtype=np.int64) for found in tokenizer.encode_batch(list(texts))]
 
 
 def tokenizer_of(file: Path, max_tokens: int) -> Any:
@@ -75,17 +94,16 @@ def session_of(file: Path, threads: int) -> Any:
         raise ModelError(f"{file} can't be run by ONNX Runtime {onnxruntime.__version__}: {error}") from error
 
 
-def run_sorted(session: Any, tokenizer: Any, texts: Sequence[str], batch_size: int, width: int) -> Vectors:
+def run_sorted(session: Any, tokens: Sequence[npt.NDArray[np.int64]], batch_size: int, width: int) -> Vectors:
     """Encode in batches of like length, each padded to its own longest text only; float32 [n, width] in input order."""
-    vectors = np.empty((len(texts), width), dtype=np.float32)
-    encoded = tokenizer.encode_batch(list(texts))
-    lengths = np.fromiter((len(text.ids) for text in encoded), dtype=np.int64, count=len(encoded))
+    vectors = np.empty((len(tokens), width), dtype=np.float32)
+    lengths = np.array([len(text) for text in tokens], dtype=np.int64)
     order = np.argsort(lengths, kind="stable")
-    for start in range(0, len(texts), batch_size):
+    for start in range(0, len(tokens), batch_size):
         batch = order[start : start + batch_size]
-        ids = np.zeros((len(batch), int(lengths[batch[-1]])), dtype=np.int64)
+        ids = np.zeros((len(batch), int(lengths[batch[-1]]), *tokens[batch[0]].shape[1:]), dtype=np.int64)
         for row, place in enumerate(batch):
-            ids[row, : lengths[place]] = encoded[place].ids
+            ids[row, : lengths[place]] = tokens[place]
         mask = (np.arange(ids.shape[1]) < lengths[batch][:, None]).astype(np.int64)
-        vectors[batch] = session.run(None, {"input_ids": ids, "attention_mask": mask})[0]
+        vectors[batch] = session.run(None, {"tokens": ids, "mask": mask})[0]
     return vectors

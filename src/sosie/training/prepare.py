@@ -18,7 +18,7 @@ import polars as pl
 import structlog
 
 from sosie.errors import DatasetError
-from sosie.evaluate import datasets
+from sosie.evaluate import datasets, er
 from sosie.simulate import Marketplace, write
 from sosie.training.profile import Parts, Profile, stage
 
@@ -63,13 +63,22 @@ def _part_table(source: Path, profile: Profile) -> None:
 
 def _part_pairs(source: Path, profile: Profile) -> None:
     """The decider's folder has an empty test.txt, so that it is a dataset of the same shape."""
-    for part, names in (("decider", ("train", "valid")), ("test", ("train", "valid", "test"))):
+    lines = {name: (source / f"{name}.txt").read_text(encoding="utf-8").splitlines(keepends=True) for name in er.PARTS}
+    tested = {_records(line) for line in lines["test"]}
+    # The parts were drawn by record number; records that read the same make some pairs of one part those of another.
+    learned = {name: [line for line in lines[name] if _records(line) not in tested] for name in ("train", "valid")}
+    for part, held in (("decider", {**learned, "test": []}), ("test", lines)):
         out = profile.work / "data" / part / source.name
         out.mkdir()
-        for name in ("train", "valid", "test"):
-            text = (source / f"{name}.txt").read_text(encoding="utf-8") if name in names else ""
-            (out / f"{name}.txt").write_text(text, encoding="utf-8")
-    log.info("parted", dataset=source.name, decider="train, valid", test="test")
+        for name in er.PARTS:
+            (out / f"{name}.txt").write_text("".join(held[name]), encoding="utf-8")
+    dropped = sum(len(lines[name]) - len(learned[name]) for name in learned)
+    log.info("parted", dataset=source.name, decider="train, valid", test="test", dropped=dropped)
+
+
+def _records(line: str) -> str:
+    """Both records of a labelled pair, without the label."""
+    return line.rsplit("\t", 1)[0]
 
 
 def _part_products(source: Path, sizes: Parts, profile: Profile) -> None:

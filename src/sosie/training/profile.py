@@ -1,6 +1,7 @@
 """The knobs of training, as `params.yaml` holds them under `training.<profile>`, and where each stage writes."""
 
 import argparse
+import sys
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +14,7 @@ from pydantic import Field, ValidationError
 from sosie import logs
 from sosie.errors import SettingsError
 from sosie.settings import PROJECT, Section, Share
+from sosie.training import outputs
 
 PARAMS = PROJECT / "params.yaml"
 WORK = PROJECT / "var" / "training"
@@ -37,7 +39,7 @@ class Prepare(Section):
 
 
 class Pretrain(Section):
-    """Masked-language modelling of titles, after the vocabulary was fitted to them."""
+    """Masked-language modelling of titles, after the vocabulary was fitted to them; 0 epochs leave it out."""
 
     new_words: int
     min_count: int
@@ -146,5 +148,8 @@ def stage(main: Callable[[Profile], None], about: str | None) -> None:
     given = parser.parse_args()
     logs.configure()
     profile = load(given.profile)
-    structlog.get_logger().info("stage", of=main.__module__, profile=profile.name)
+    spec = sys.modules[main.__module__].__spec__
+    module = spec.name if spec else main.__module__  # run by -m, the module's own name is __main__
+    structlog.get_logger().info("stage", of=module, profile=profile.name)
+    outputs.begin(profile.name, module)
     main(profile)

@@ -1,4 +1,4 @@
-"""Training pictures: decoded once, small, in memory; and the products that training never sees."""
+"""Training pictures: the listings' pictures of simulated marketplaces, decoded once, small, in memory."""
 
 import hashlib
 from dataclasses import dataclass
@@ -7,72 +7,80 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import torch
-from PIL import Image
 from torch import Tensor
+
+from sosie.embedding.image import squeezed
+from sosie.evaluate import datasets
+from sosie.pictures import PictureFault
+
+_SPARED = 0.07
+"""Share of the families that training doesn't see, for the figures that are logged on the way."""
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """`pixels` [n, 3, s, s] uint8; `products` has a row a picture: id, title, category, path, digest, twin.
+    """`pixels` uint8 [n, 3, s, s]; `table` has a row a picture: path, product, family, category, spared.
 
-    `twin` is the row of another photograph or encoding of the same product, else the row itself. Rows with an equal
-    `digest` are the same file.
+    A family are the variants of one product: other sizes may show the very same picture, so variants are never taught
+    to be apart, and never to be together.
     """
 
     pixels: Tensor
-    products: pl.DataFrame
+    table: pl.DataFrame
 
-    def subset(self, rows: pl.Series) -> "Pictures":
-        """The given rows; `twin` is renumbered, and falls back to the row itself where the twin is left out."""
-        renumbered = {int(row): place for place, row in enumerate(rows)}
-        places = rows.to_numpy().astype(np.int64, copy=True)
-        products = self.products[places]
-        twins = [renumbered.get(int(twin), place) for place, twin in enumerate(products["twin"])]
-        return Pictures(
-            self.pixels[torch.from_numpy(places)], products.with_columns(twin=pl.Series(twins, dtype=pl.Int64))
-        )
+    @classmethod
+    def read(cls, part: Path, side: int) -> "Pictures":
+        """Each different picture file of the marketplaces below a part's folder, side × side pixels."""
+        tables = [listed(folder) for folder in sorted(part.iterdir()) if (folder / "products.parquet").is_file()]
+        table = pl.concat(tables).unique("path", keep="first", maintain_order=True)
+        pixels, kept = [], []
+        for path in table["path"]:
+            try:
+                pixels.append(squeezed(Path(path).read_bytes(), side))
+                kept.append(True)
+            except (PictureFault, FileNotFoundError):  # broken or missing on purpose, as in some feeds
+                kept.append(False)
+        stacked = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous()
+        return cls(stacked, table.filter(pl.Series(kept)))
 
-    def groups(self) -> Tensor:
-        """[n] a number a picture, equal where two rows are known to show the same product."""
-        codes = self.products.select(
-            pl.col("digest").rank("dense").cast(pl.Int64), pl.col("id").rank("dense").cast(pl.Int64)
-        )
-        # Equal files under two ids join those ids.
-        lowest = codes.with_columns(group=pl.col("id").min().over("digest")).with_columns(
-            group=pl.col("group").min().over("id")
-        )
-        return torch.from_numpy(lowest["group"].to_numpy().copy())
+    def subset(self, *, spared: bool) -> "Pictures":
+        rows = np.flatnonzero(self.table["spared"].to_numpy() == spared)
+        return Pictures(self.pixels[torch.from_numpy(rows)], self.table[rows])
 
+    def codes(self, column: str) -> Tensor:
+        """int64 [n] a number a picture, equal where `column` is."""
+        return torch.from_numpy(self.table[column].rank("dense").to_numpy().astype(np.int64) - 1)
 
-def read(products: Path, images: Path, side: int) -> Pictures:
-    """Every picture of `products` (columns id, title, category, image, second_image?), squeezed to side × side pixels.
-
-    Raises `FileNotFoundError` naming the first picture that is not there.
-    """
-    rows = pl.read_csv(products, schema_overrides={"id": pl.String, "title": pl.String})
-    columns = ["id", "title", "category"]
-    listed = [rows.select(*columns, path="image")]
-    if "second_image" in rows.columns:
-        listed.append(rows.filter(pl.col("second_image").is_not_null()).select(*columns, path="second_image"))
-    table = pl.concat(listed)
-    first = {product: place for place, product in enumerate(rows["id"])}
-    second = {product: len(rows) + place for place, product in enumerate(table["id"][len(rows) :])}
-    twins = [
-        second.get(product, place) if place < len(rows) else first[product] for place, product in enumerate(table["id"])
-    ]
-
-    pixels = np.empty((len(table), side, side, 3), np.uint8)
-    digests = []
-    for place, name in enumerate(table["path"]):
-        path = images / Path(name).name
-        digests.append(hashlib.sha256(path.read_bytes()).hexdigest())
-        with Image.open(path) as image:
-            pixels[place] = np.asarray(image.convert("RGB").resize((side, side), Image.Resampling.BILINEAR))
-    table = table.with_columns(digest=pl.Series(digests), twin=pl.Series(twins, dtype=pl.Int64))
-    return Pictures(torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(), table)
+    def twins(self, generator: torch.Generator) -> Tensor:
+        """int64 [n] for each picture another of its product, drawn anew; the picture itself where there is no other."""
+        product = self.codes("product")
+        order = torch.argsort(product + torch.rand(len(product), generator=generator) * 0.5)
+        ranked = product[order]
+        following = order.roll(-1)
+        first = torch.searchsorted(ranked, ranked, side="left")
+        is_last = torch.cat([ranked[1:] != ranked[:-1], torch.tensor([True])])
+        twin = torch.where(is_last, order[first], following)
+        found = torch.empty_like(order)
+        found[order] = twin
+        return found
 
 
-def held_out(products: pl.DataFrame, count: int) -> pl.Series:
-    """Ids of `count` products kept for evaluation: those whose id hashes lowest, so more products move few of them."""
-    ids = products["id"].unique().to_list()
-    return pl.Series("id", sorted(ids, key=lambda product: hashlib.sha256(product.encode()).hexdigest())[:count])
+def listed(folder: Path) -> pl.DataFrame:
+    """Pictures of a marketplace's live listings, with what they show."""
+    dataset = datasets.load(folder)
+    products = pl.read_parquet(folder / "products.parquet").select(
+        pl.col("product_id").alias("product"), pl.col("family_id").alias("family"), "category"
+    )
+    root = str(dataset.root)
+    return (
+        dataset.listings.drop_nulls("image_uri")
+        .select("listing_id", path=pl.lit(f"{root}/") + pl.col("image_uri"))
+        .join(dataset.truth.rename({"group": "product"}), on="listing_id", maintain_order="left")
+        .join(products, on="product", maintain_order="left")
+        .with_columns(spared=pl.col("family").map_elements(_is_spared, return_dtype=pl.Boolean))
+        .select("path", "product", "family", "category", "spared")
+    )
+
+
+def _is_spared(family: str) -> bool:
+    return int.from_bytes(hashlib.sha256(family.encode()).digest()[:4], "big") < _SPARED * 2**32

@@ -2,14 +2,15 @@
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
-
-from sosie.training.image.vit import Encoder
+from torch.nn import functional as F
 
 OPSET = 17
 _SMALL = 1_024  # numbers; below this halving saves nothing
@@ -18,24 +19,27 @@ _SMALL = 1_024  # numbers; below this halving saves nothing
 class _FromBytes(nn.Module):  # type: ignore[misc]
     """[n, s, s, 3] uint8 → [n, dim]."""
 
-    def __init__(self, encoder: Encoder) -> None:
+    def __init__(self, encoder: Any, head: npt.NDArray[np.float32]) -> None:
         super().__init__()
         self.encoder = encoder
+        self.head = nn.Parameter(torch.from_numpy(head))
 
     def forward(self, pixels: Tensor) -> Tensor:
-        vectors: Tensor = self.encoder(pixels.permute(0, 3, 1, 2).float())
-        return vectors
+        pooled = self.encoder.pooled(pixels.permute(0, 3, 1, 2).float())
+        return F.normalize(F.linear(pooled, self.head), dim=1)
 
 
-def export(encoder: Encoder, out: Path) -> None:
-    """Write the graph: input "pixels" uint8 [batch, s, s, 3] (RGB), output "vector" float32 [batch, dim]."""
-    side = encoder.shape.picture
+def export(encoder: Any, head: npt.NDArray[np.float32], side: int, out: Path) -> None:
+    """Write the graph: input "pixels" uint8 [batch, s, s, 3] (RGB), output "vector" float32 [batch, dim].
+
+    `encoder.pooled` gives features of pictures, which `head` float32 [dim, width] reduces.
+    """
     out.parent.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings(), torch.inference_mode():
         # The tracer warns of branches on shapes; that the graph is right at other batch sizes is tested.
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            _FromBytes(encoder).eval(),
+            _FromBytes(encoder, head).eval(),
             (torch.zeros(2, side, side, 3, dtype=torch.uint8),),
             str(out),
             dynamo=False,

@@ -23,7 +23,7 @@ def measure(
     """Scores of the encoder and of the 64-bit perceptual hash on the same pictures.
 
     `files` are of unseen products, by id: each is re-listed once by the simulator, then asked for among all of these
-    originals. `look_alikes` pairs such an id with the picture of *another* product of the same title:
+    originals. `look_alikes` pairs such an id with the picture of *another* product of the same kind:
     `auc_look_alikes` says how often a re-listing is closer to its own original than such a pair is to each other.
     """
     rng = np.random.default_rng(seed)

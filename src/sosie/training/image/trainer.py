@@ -16,7 +16,6 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sosie.errors import ModelError
-from sosie.training.image import data as picture_data
 from sosie.training.image.data import Pictures
 from sosie.training.image.noise import overlays, relisted
 from sosie.training.image.vit import Encoder, Reconstruction, Shape, structured_choice
@@ -35,7 +34,6 @@ class Recipe:
     depth: int = 6
     heads: int = 3
     stored_side: int = 160
-    held_out: int = 1_000
     reconstruct_epochs: int = 5
     reconstruct_batch: int = 64
     reconstruct_rate: float = 6e-4
@@ -65,10 +63,7 @@ class Trainer:
 
     def __init__(self, recipe: Recipe, pictures: Pictures, work: Path) -> None:
         self.recipe, self.work = recipe, work
-        spared = picture_data.held_out(pictures.products, recipe.held_out)
-        is_spared = pictures.products["id"].is_in(spared.implode())
-        self.seen = pictures.subset((~is_spared).arg_true())
-        self.unseen = pictures.subset(is_spared.arg_true())
+        self.seen, self.unseen = pictures.subset(spared=False), pictures.subset(spared=True)
         torch.manual_seed(recipe.seed)
         sample = self.seen.pixels[::8].float()
         mean, std = sample.mean((0, 2, 3)), sample.std((0, 2, 3))
@@ -88,9 +83,9 @@ class Trainer:
         if not self.checkpoint.exists():
             return
         held = torch.load(self.checkpoint, weights_only=True)
-        if held.get("shape", asdict(self.recipe.shape)) != asdict(self.recipe.shape):
+        if held["shape"] != asdict(self.recipe.shape):
             raise ModelError(
-                f"{self.checkpoint} is of another shape ({held['shape']}); remove it, or give another --work folder."
+                f"{self.checkpoint} is of another shape ({held['shape']}); remove its folder, then train again."
             )
         self.encoder.load_state_dict(held["encoder"])
         self.decoder.load_state_dict(held["decoder"])
@@ -180,7 +175,7 @@ class Trainer:
             order, size = torch.randperm(n, generator=generator), self.recipe.reconstruct_batch
         else:
             shuffled = torch.rand(n, generator=generator).numpy()
-            by_category = self.seen.products.select(
+            by_category = self.seen.table.select(
                 place=pl.struct("category", pl.Series("r", shuffled)).rank("ordinal").cast(pl.Int64) - 1
             )["place"].to_numpy()
             order = torch.from_numpy(np.argsort(by_category))
@@ -195,14 +190,14 @@ class Trainer:
 
     def _contrast(self, rows: Tensor, generator: torch.Generator, *, whole: bool) -> Tensor:
         recipe = self.recipe
-        twins = torch.tensor(self.seen.products["twin"].to_list())[rows]
+        twins = self.seen.twins(generator)[rows]
         pixels = torch.cat([self.seen.pixels[rows], self.seen.pixels[twins]])
         with torch.autocast("cpu", enabled=False):
             pixels = relisted(pixels, recipe.picture, self.bank, generator)
         choice = None if whole else structured_choice(len(pixels), recipe.shape, generator)
         vectors = self.encoder(pixels, choice)
         with torch.autocast("cpu", enabled=False):
-            groups = self.seen.groups()[rows].repeat(2)
+            groups = self.seen.codes("family")[rows].repeat(2)
             return info_nce(vectors.float(), groups, recipe.temperature)
 
     @torch.inference_mode()  # type: ignore[untyped-decorator]
@@ -214,7 +209,7 @@ class Trainer:
     def quick_recall(self) -> float:
         """Share of unseen products whose simulated re-listing finds its own original first."""
         generator = torch.Generator().manual_seed(self.recipe.seed)
-        first = (self.unseen.products["id"].is_first_distinct()).arg_true().to_numpy().astype(np.int64)
+        first = self.unseen.table["family"].is_first_distinct().arg_true().to_numpy().astype(np.int64)
         pixels = self.unseen.pixels[torch.from_numpy(first)]
         side = self.recipe.picture
         originals = F.interpolate(pixels.float(), size=side, mode="bilinear", antialias=True)

@@ -101,7 +101,7 @@ class Encoder(nn.Module):  # type: ignore[misc]
         self.position = nn.Parameter(torch.randn(1, shape.tokens, shape.width) * 0.02)
         self.blocks = _blocks(shape.width, shape.depth, shape.heads)
         self.norm = nn.LayerNorm(shape.width)
-        self.head = nn.Linear(2 * shape.width, shape.dim)
+        self.head = nn.Linear(2 * shape.width, shape.dim, bias=False)
 
     def patches(self, pixels: Tensor) -> Tensor:
         """[n, tokens, 3 · patch²], standardised: the grid, then the shrunk picture."""
@@ -117,13 +117,14 @@ class Encoder(nn.Module):  # type: ignore[misc]
             tokens = self.embed(_take(patches, choice)) + _take(self.position.expand(len(choice), -1, -1), choice)
         return self.norm(self.blocks(tokens))
 
-    def pool(self, states: Tensor) -> Tensor:
-        """[n, dim] unit vectors: the means over the grid and over the shrunk picture, reduced by a learned head."""
+    def pooled(self, pixels: Tensor, choice: Tensor | None = None) -> Tensor:
+        """[n, 2 · width] of unit length: the means over the grid's tokens and over those of the shrunk picture."""
+        states = self.states(self.patches(pixels), choice)
         grid, shrunk = states[:, : -(self.shape.cell**2)], states[:, -(self.shape.cell**2) :]
-        return F.normalize(self.head(torch.cat([grid.mean(1), shrunk.mean(1)], 1)), dim=1)
+        return F.normalize(torch.cat([grid.mean(1), shrunk.mean(1)], 1), dim=1)
 
     def forward(self, pixels: Tensor, choice: Tensor | None = None) -> Tensor:
-        return self.pool(self.states(self.patches(pixels), choice))
+        return F.normalize(self.head(self.pooled(pixels, choice)), dim=1)
 
 
 class Reconstruction(nn.Module):  # type: ignore[misc]
