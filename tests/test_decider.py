@@ -8,8 +8,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from sosie.decider import NAMES, Calibration, Decider
-from sosie.decider.model import DECIDED
+from sosie.decider import Calibration, Decider
+from sosie.decider.model import DECIDED, INPUTS
+from sosie.decider.neighbourhood import FLOOR
 from sosie.errors import ModelError, SettingsError, UnknownListing
 
 MODEL = Path(__file__).parents[1] / "models" / "decider"
@@ -65,26 +66,33 @@ def test_reasons_are_told_for_what_a_person_may_see(decider: Decider) -> None:
     strength = [abs(reason["contribution"]) for reason in told]
     assert len(told) == 4
     assert strength == sorted(strength, reverse=True)
-    assert {reason["feature"] for reason in told} <= set(NAMES)
+    assert {reason["feature"] for reason in told} <= set(INPUTS)
     assert not any(value is not None and np.isnan(value) for value in (reason["value"] for reason in told))
     silent = decider.decide(PAIRS, LISTINGS, TEXT, None, reasons=0)
     assert silent["reasons"].null_count() == PAIRS.height
     assert silent["score"].equals(decided["score"])
 
 
-def test_contributions_add_up_to_the_trees_own_score(decider: Decider) -> None:
-    decided = decider.decide(PAIRS[:1], LISTINGS, TEXT, None, reasons=len(NAMES))
+def test_contributions_of_both_steps_add_up(decider: Decider) -> None:
+    decided = decider.decide(PAIRS[:1], LISTINGS, TEXT, None, reasons=len(INPUTS))
     shap = sum(reason["contribution"] for reason in decided["reasons"][0])
-    features = decider.features(PAIRS[:1], LISTINGS, TEXT, None)
-    raw = decider._trees.predict(features, raw_score=True)[0]
-    expected = decider._trees.predict(features, pred_contrib=True)[0, -1]
+    first = decider.first(PAIRS[:1], LISTINGS, TEXT, None)
+    values = np.hstack([first.features, decider._surroundings(PAIRS[:1], first, None)])
+    raw = first.log_odds[0] + decider._second_trees.predict(values, raw_score=True)[0]
+    expected = sum(
+        trees.predict(inputs, pred_contrib=True)[0, -1]
+        for trees, inputs in ((decider._trees, first.features), (decider._second_trees, values))
+    )
     assert shap + expected == pytest.approx(raw, abs=1e-6)
 
 
-def test_a_pair_has_one_score_whatever_else_is_scored(decider: Decider) -> None:
+def test_a_pair_has_one_score_among_the_same_pairs(decider: Decider) -> None:
     whole = decider.decide(PAIRS, LISTINGS, TEXT, None)
     turned = decider.decide(PAIRS[::-1], LISTINGS[::-1], TEXT[::-1], None)[::-1]
-    alone = pl.concat([decider.decide(PAIRS[row], LISTINGS, TEXT, None) for row in range(PAIRS.height)])
+    sides = ["left_id", "right_id", "first_score"]
+    alone = pl.concat(
+        [decider.decide(PAIRS[row], LISTINGS, TEXT, None, around=whole.select(sides)) for row in range(PAIRS.height)]
+    )
     assert whole["score"].to_list() == turned["score"].to_list() == alone["score"].to_list()
 
 
@@ -98,8 +106,10 @@ def test_thresholds_given_beat_those_fitted(decider: Decider) -> None:
     with pytest.raises(SettingsError, match="review_at"):
         decider.thresholds(0.2, 0.8)
     everything = decider.decide(PAIRS, LISTINGS, TEXT, None, match_at=1.0, review_at=0.0)
-    assert set(everything["verdict"]) <= {"review", "match"}
-    assert everything["reasons"].null_count() == 0
+    near = everything["first_score"] >= FLOOR
+    assert set(everything.filter(near)["verdict"]) <= {"review", "match"}
+    assert (everything["verdict"] == "no_match").to_list() == (~near).to_list()
+    assert everything["reasons"].is_null().to_list() == (~near).to_list()
 
 
 def test_no_pairs_no_decisions(decider: Decider) -> None:

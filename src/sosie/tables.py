@@ -124,7 +124,8 @@ PAIRS = Table(
         "left_id": pl.String,
         "right_id": pl.String,
         "score": pl.Float64,
-        "verdict": pl.String,  # match, review
+        "first_score": pl.Float64,  # of the two listings by themselves; what other pairs see of this one
+        "verdict": pl.String,  # match, review, no_match (near misses only)
         "reasons": pl.List(pl.Struct({"feature": pl.String, "value": pl.Float64, "contribution": pl.Float64})),
         "blocked_by": pl.List(pl.String),  # text, image, gtin, image_hash, title, phash
         "decider_version": pl.String,

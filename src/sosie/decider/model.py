@@ -1,25 +1,44 @@
-"""The learned decider: gradient-boosted trees over pair features, calibrated, with the reasons for each verdict."""
+"""The learned decider: gradient-boosted trees in two steps, calibrated, with the reasons for each verdict.
 
-from dataclasses import dataclass
+The first step looks at the two listings alone. Pairs that it doesn't rule out are looked at again among the other pairs
+of both listings: the second step's trees add to the first one's log-odds, so that a verdict's reasons still add up.
+"""
+
+import math
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import polars as pl
 
 from sosie.artifacts import Artifact
+from sosie.decider import neighbourhood
 from sosie.decider.features import NAMES, pair_features
+from sosie.decider.neighbourhood import FLOOR
 from sosie.decider.text_features import Vocabulary
 from sosie.errors import ModelError, SettingsError
 
 KIND = "decider"
-TREES, CALIBRATION, VOCABULARY = "trees.txt", "calibration.npz", "vocabulary.npz"
+TREES, SECOND_TREES, VOCABULARY = "trees.txt", "second_trees.txt", "vocabulary.npz"
+FIRST_CALIBRATION, CALIBRATION = "first_calibration.npz", "calibration.npz"
+FILES = [TREES, SECOND_TREES, VOCABULARY, FIRST_CALIBRATION, CALIBRATION]
+INPUTS = (*NAMES, *neighbourhood.NAMES)
+"""Columns of the second step: the pair's own features, then its surroundings."""
+
+_AT_ONCE = 200_000
+"""Pairs whose features are in memory together: about 50 MB."""
+
 REASON = pl.Struct({"feature": pl.String, "value": pl.Float64, "contribution": pl.Float64})
+_LEAST_PRIOR, _MOST_PRIOR = -3.0, 0.25
+"""Bounds of what a catalogue's size may add: a small one is no reason to be much more lenient than in training."""
+
 _COLUMNS: dict[str, pl.DataType | type[pl.DataType]] = {
     "left_id": pl.String,
     "right_id": pl.String,
     "score": pl.Float64,
+    "first_score": pl.Float64,
     "verdict": pl.String,
     "reasons": pl.List(REASON),
     "blocked_by": pl.List(pl.String),
@@ -48,29 +67,45 @@ class Calibration:
 
 
 @dataclass(frozen=True)
+class First:
+    """What the first step says of pairs: `score` float64 [pairs], a probability, and of the pairs that reach `FLOOR`
+    (`rows` int64 [k]) their features float32 [k, features] and log-odds float64 [k], for the second step."""
+
+    score: np.ndarray
+    rows: np.ndarray
+    features: np.ndarray
+    log_odds: np.ndarray
+
+
+@dataclass(frozen=True)
 class Decider:
     """Gives a pair the probability that both listings sell the same product.
 
-    Scores depend on the two listings and on this model only, so the same pair has the same score in every run.
+    Scores depend on the two listings, on the pairs around them, on this model and on the order of magnitude of the
+    catalogue only, so the same pair among the same pairs has the same score in every run.
+    `prior` is what the catalogue's size adds to the log-odds (see `in_catalogue`).
     """
 
     artifact: Artifact
     vocabulary: Vocabulary
+    first_calibration: Calibration
     calibration: Calibration
     threads: int = 0
+    prior: float = 0.0
 
     @classmethod
     def load(cls, folder: Path, *, threads: int = 0) -> "Decider":
         """Read a model folder. `threads` 0 takes every core. Raises `ModelError`."""
         artifact = Artifact.load(folder, KIND)
-        if tuple(artifact.usage["features"]) != NAMES:
+        if tuple(artifact.usage["features"]) != INPUTS:
             raise ModelError(
                 f"{folder} was trained on other pair features than this code works out; "
-                "train it again with `python -m sosie.training.decider`, or check out the code that it came with."
+                "train it again with `make train`, or check out the code that it came with."
             )
         return cls(
             artifact,
             Vocabulary.load(artifact.file(VOCABULARY)),
+            Calibration.load(artifact.file(FIRST_CALIBRATION)),
             Calibration.load(artifact.file(CALIBRATION)),
             threads,
         )
@@ -81,9 +116,27 @@ class Decider:
 
     @cached_property
     def _trees(self) -> Any:
+        return self._booster(TREES)
+
+    @cached_property
+    def _second_trees(self) -> Any:
+        return self._booster(SECOND_TREES)
+
+    def _booster(self, name: str) -> Any:
         import lightgbm
 
-        return lightgbm.Booster(model_file=str(self.artifact.file(TREES)))
+        return lightgbm.Booster(model_file=str(self.artifact.file(name)))
+
+    def in_catalogue(self, listings: int) -> Self:
+        """The same for a catalogue of so many listings.
+
+        In a catalogue twice as large a listing has twice as many look-alikes and no more duplicates, so the odds of
+        each candidate halve (prior shift, Saerens et al. 2002). Sizes count by powers of two, so that scores stay as
+        they are while a catalogue grows by a few listings an hour.
+        """
+        size = 2 ** round(math.log2(max(listings, 1)))
+        shift = math.log(self.artifact.usage["catalogue"] / size)
+        return replace(self, prior=min(max(shift, _LEAST_PRIOR), _MOST_PRIOR))
 
     def thresholds(self, match_at: float | None = None, review_at: float | None = None) -> tuple[float, float]:
         """(match_at, review_at): what is given, else what was fitted with the model. Raises `SettingsError`.
@@ -99,22 +152,28 @@ class Decider:
             )
         return (max(match, review), review) if match_at is None else (match, min(review, match))
 
-    def features(
+    def first(
         self,
         pairs: pl.DataFrame,
         listings: pl.DataFrame,
         text_vectors: pl.DataFrame | None,
         image_vectors: pl.DataFrame | None,
-    ) -> np.ndarray:
-        """Pair features `[pairs, features]` float32 with this model's vocabulary."""
-        return pair_features(pairs, listings, text_vectors, image_vectors, self.vocabulary)
-
-    def score(self, features: np.ndarray) -> np.ndarray:
-        """Calibrated probabilities `[pairs]` of feature rows."""
-        if not len(features):
-            return np.empty(0)
-        raw = self._trees.predict(features, num_threads=self.threads)
-        return self.calibration.apply(raw)
+    ) -> First:
+        """Pairs by themselves, a bounded number at a time; features are kept only of those worth a second look."""
+        scores, rows, kept, odds = [], [], [], []
+        for start in range(0, pairs.height, _AT_ONCE):
+            part = pairs.slice(start, _AT_ONCE)
+            values = pair_features(part, listings, text_vectors, image_vectors, self.vocabulary)
+            raw = self._trees.predict(values, num_threads=self.threads, raw_score=True) + self.prior
+            score = self.first_calibration.apply(_sigmoid(raw))
+            near = np.flatnonzero(score >= FLOOR)
+            scores.append(score)
+            rows.append(near + start)
+            kept.append(values[near])
+            odds.append(raw[near])
+        if not scores:
+            return First(np.empty(0), np.empty(0, np.int64), np.empty((0, len(NAMES)), np.float32), np.empty(0))
+        return First(np.concatenate(scores), np.concatenate(rows), np.concatenate(kept), np.concatenate(odds))
 
     def decide(
         self,
@@ -123,30 +182,39 @@ class Decider:
         text_vectors: pl.DataFrame | None,
         image_vectors: pl.DataFrame | None,
         *,
+        around: pl.DataFrame | None = None,
         match_at: float | None = None,
         review_at: float | None = None,
         reasons: int = 6,
     ) -> pl.DataFrame:
         """Score every pair and say why.
 
-        `pairs` has left_id < right_id and perhaps blocked_by. `listings` holds both sides of every pair (listing_id,
-        title and any column of the feed, image_hash); vectors have listing_id and vector, no row where there is none.
-        Returns a row a pair, in the order of `pairs`: left_id, right_id, score, verdict (match, review or no_match),
-        reasons, blocked_by, decider_version. Reasons are the `reasons` features with the largest TreeSHAP contribution
-        in log-odds (Lundberg et al., arXiv:1802.03888), of matches and reviews only; a missing value is null.
-        Raises `UnknownListing`, `SettingsError`.
+        `pairs` has left_id < right_id, each pair once, and perhaps blocked_by. `listings` holds both sides of every
+        pair (listing_id, title and any column of the feed, image_hash); vectors have listing_id and vector, no row
+        where there is none. `around` (left_id, right_id, first_score) are other pairs of the same listings and of their
+        partners, that were scored before.
+        Returns a row a pair, in the order of `pairs`: left_id, right_id, score, first_score, verdict (match, review or
+        no_match), reasons, blocked_by, decider_version. Reasons are the `reasons` features with the largest TreeSHAP
+        contribution in log-odds (Lundberg et al., arXiv:1802.03888), both steps together, of matches and reviews only;
+        a missing value is null. Raises `UnknownListing`, `SettingsError`.
         """
         match, review = self.thresholds(match_at, review_at)
-        values = self.features(pairs, listings, text_vectors, image_vectors)
-        score = self.score(values)
+        first = self.first(pairs, listings, text_vectors, image_vectors)
+        values = np.hstack([first.features, self._surroundings(pairs, first, around)])
+        score = first.score.copy()
+        if len(values):
+            second = self._second_trees.predict(values, num_threads=self.threads, raw_score=True)
+            score[first.rows] = self.calibration.apply(_sigmoid(first.log_odds + second))
         verdict = np.where(score >= match, "match", np.where(score >= review, "review", "no_match"))
+        verdict[first.score < FLOOR] = "no_match"
         blocked = pairs["blocked_by"] if "blocked_by" in pairs.columns else pl.Series([None] * pairs.height)
-        told = self._reasons(values, score >= review, reasons)
+        told = self._reasons(values, first.rows, pairs.height, verdict != "no_match", reasons)
         return pl.DataFrame(
             {
                 "left_id": pairs["left_id"],
                 "right_id": pairs["right_id"],
                 "score": score,
+                "first_score": first.score,
                 "verdict": verdict.astype(object) if pairs.height else [],
                 "reasons": told,
                 "blocked_by": blocked.cast(pl.List(pl.String)),
@@ -155,22 +223,39 @@ class Decider:
             schema=DECIDED,
         )
 
-    def _reasons(self, values: np.ndarray, wanted: np.ndarray, top: int) -> pl.Series:
-        """List of (feature, value, contribution) per row, strongest first; null where not wanted."""
-        rows = np.flatnonzero(wanted)
-        empty = pl.Series([None] * len(values), dtype=pl.List(REASON))
-        top = min(top, len(NAMES))
-        if not len(rows) or top < 1:
+    def _surroundings(self, pairs: pl.DataFrame, first: First, around: pl.DataFrame | None) -> np.ndarray:
+        """Surroundings of the pairs that had a second look, float32 [k, neighbourhood.NAMES]."""
+        near = pairs.select("left_id", "right_id")[first.rows].with_columns(
+            first_score=pl.Series(first.score[first.rows])
+        )
+        if around is not None:
+            others = around.select(near.columns).join(pairs, on=["left_id", "right_id"], how="anti")
+            near = pl.concat([near, others])
+        ids = pl.concat([near["left_id"], near["right_id"].alias("left_id")])
+        codes = ids.rank("dense").to_numpy().astype(np.int64) - 1 if len(ids) else np.empty(0, np.int64)
+        sides = codes.reshape(2, -1).T
+        found = neighbourhood.surroundings(sides, near["first_score"].to_numpy(), int(codes.max(initial=-1)) + 1)
+        return found[: len(first.rows)]
+
+    def _reasons(self, values: np.ndarray, rows: np.ndarray, pairs: int, wanted: np.ndarray, top: int) -> pl.Series:
+        """List of (feature, value, contribution) per pair, strongest first; null where not wanted."""
+        asked = wanted[rows]
+        empty = pl.Series([None] * pairs, dtype=pl.List(REASON))
+        top = min(top, len(INPUTS))
+        if not asked.any() or top < 1:
             return empty
+        values, rows = values[asked], rows[asked]
         # The last column is the expected value, not a feature's.
-        shap = self._trees.predict(values[rows], pred_contrib=True, num_threads=self.threads)[:, :-1]
+        shap = self._second_trees.predict(values, pred_contrib=True, num_threads=self.threads)[:, :-1]
+        own = values[:, : len(NAMES)]
+        shap[:, : len(NAMES)] += self._trees.predict(own, pred_contrib=True, num_threads=self.threads)[:, :-1]
         order = np.argsort(-np.abs(shap), axis=1, kind="stable")[:, :top]
         told = (
             pl.DataFrame(
                 {
                     "row": np.repeat(rows, top),
-                    "feature": np.array(NAMES, dtype=object)[order].ravel(),
-                    "value": np.take_along_axis(values[rows], order, axis=1).ravel().astype(np.float64),
+                    "feature": np.array(INPUTS, dtype=object)[order].ravel(),
+                    "value": np.take_along_axis(values, order, axis=1).ravel().astype(np.float64),
                     "contribution": np.take_along_axis(shap, order, axis=1).ravel().astype(np.float64),
                 },
                 schema={"row": pl.Int64, "feature": pl.String, "value": pl.Float64, "contribution": pl.Float64},
@@ -180,7 +265,11 @@ class Decider:
             .agg(reasons=pl.struct("feature", "value", "contribution"))
         )
         return (
-            pl.DataFrame({"row": np.arange(len(values))})
+            pl.DataFrame({"row": np.arange(pairs)})
             .join(told, on="row", how="left", maintain_order="left")["reasons"]
             .cast(pl.List(REASON))
         )
+
+
+def _sigmoid(log_odds: np.ndarray) -> np.ndarray:
+    return np.asarray(1 / (1 + np.exp(-log_odds)))

@@ -20,7 +20,7 @@ def cluster(run: Run, tally: Tally) -> None:
     """Regroup every component that a changed listing, a changed pair or a new judgement touches."""
     judged = judgements.active(run.lake)
     held = run.lake.read(CLUSTERS)
-    edges = run.lake.read(PAIRS, columns=[*_SIDES, "score", "verdict"])
+    edges = run.lake.read(PAIRS, pl.col("verdict") != "no_match", columns=[*_SIDES, "score", "verdict"])
     seeds = pl.concat([changes(run)["listing_id"], _unheeded(judged, held)]).unique()
     affected = _component(seeds, edges, judged, held)
 

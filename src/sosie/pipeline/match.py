@@ -11,8 +11,6 @@ from sosie.tables import LISTINGS, PAIRS
 from sosie.vectors import matrix
 
 _SIDES = ["left_id", "right_id"]
-_DECIDED_AT_ONCE = 200_000
-"""Pairs whose features are in memory together: about 200 MB."""
 
 
 @step
@@ -45,10 +43,12 @@ def upsert_vectors(run: Run, tally: Tally) -> None:
 def match(run: Run, tally: Tally) -> None:
     """Find candidates for each changed listing, decide them, and bring `pairs` in step.
 
-    Every pair of a changed listing is decided anew, also one that its neighbours found in an earlier hour; a pair that
-    is no match and nothing to review any more goes.
+    Every pair of a changed listing is decided anew, also one that its neighbours found in an earlier hour. A pair is
+    scored among the other pairs of its two ends, so those of each changed pair's ends are decided again with it. What
+    is kept beside matches and reviews are near misses, as others are seen in their light; all else goes.
     """
-    from sosie.decider.model import Decider
+    from sosie.decider import mlp
+    from sosie.decider.neighbourhood import FLOOR
 
     settings = run.settings
     moved = changes(run)["listing_id"]
@@ -59,10 +59,9 @@ def match(run: Run, tally: Tally) -> None:
         .collect()
     )
     changed = catalogue.join(moved.to_frame(), on="listing_id", how="semi").sort("listing_id")["listing_id"]
-    touched = pl.col("left_id").is_in(moved.implode()) | pl.col("right_id").is_in(moved.implode())
-    before = run.lake.read(PAIRS, touched)
+    before = _of_either(run, moved)
 
-    decider = Decider.load(settings.models / "decider", threads=settings.embedding.threads)
+    decider = mlp.load(settings.decider_model, threads=settings.embedding.threads).in_catalogue(catalogue.height)
     keys = blocking.exact_keys(changed, catalogue, settings.blocking.exact_key_limit)
     near = _neighbours(run, changed, catalogue)
     near |= lexical.neighbours(
@@ -73,22 +72,17 @@ def match(run: Run, tally: Tally) -> None:
     kept = both_in(before, alive).select(*_SIDES, "blocked_by")
     pairs = pl.concat([found.pairs, kept]).unique(_SIDES, keep="first").sort(_SIDES)
 
-    ids = pl.concat([pairs["left_id"], pairs["right_id"]]).unique()
-    listings = run.lake.lookup(LISTINGS, "listing_id", ids)
-    text, image = (current(run.lake, modality, version(settings, modality), listings) for modality in MODALITIES)
-    decided = pl.concat(
-        [
-            decider.decide(
-                pairs.slice(start, _DECIDED_AT_ONCE),
-                listings,
-                text,
-                image,
-                match_at=settings.decider.match_at,
-                review_at=settings.decider.review_at,
-            ).filter(pl.col("verdict") != "no_match")
-            for start in range(0, max(pairs.height, 1), _DECIDED_AT_ONCE)
-        ]
-    )
+    close = pairs[decider.first(pairs, *_known(run, pairs)).rows]
+    light = _of_either(run, _ends(close, before)).join(before, on=_SIDES, how="anti")
+    again = pl.concat([close, light.select(*_SIDES, "blocked_by")])
+    around = _of_either(run, _ends(again)).join(before, on=_SIDES, how="anti")
+    decided = decider.decide(
+        again,
+        *_known(run, again),
+        around=around.select(*_SIDES, "first_score"),
+        match_at=settings.decider.match_at,
+        review_at=settings.decider.review_at,
+    ).filter(pl.col("first_score") >= FLOOR)
     decided = _overruled(decided, judgements.active(run.lake)).with_columns(
         embedding_version=pl.lit("+".join(version(settings, modality) for modality in MODALITIES)),
         run_id=pl.lit(run.id),
@@ -98,15 +92,34 @@ def match(run: Run, tally: Tally) -> None:
         run.lake.upsert(PAIRS, decided.select(*PAIRS.columns), run_id=run.id),
         run.lake.delete(PAIRS, gone, run_id=run.id),
     )
-    verdicts = dict(decided.group_by("verdict").len().iter_rows())
+    own = decided.join(pairs, on=_SIDES, how="semi")
+    verdicts = dict(own.group_by("verdict").len().iter_rows())
     matched, review = verdicts.get("match", 0), verdicts.get("review", 0)
     tally(
         **{**found.counts, "candidates": pairs.height},
         match=matched,
         review=review,
         no_match=pairs.height - matched - review,
+        decided_again=light.height,
         pairs_removed=gone.height,
     )
+
+
+def _of_either(run: Run, ids: pl.Series) -> pl.DataFrame:
+    """Held pairs with one end or both among `ids`."""
+    return run.lake.read(PAIRS, pl.col("left_id").is_in(ids.implode()) | pl.col("right_id").is_in(ids.implode()))
+
+
+def _ends(*pairs: pl.DataFrame) -> pl.Series:
+    """Every listing of some pairs, once."""
+    return pl.concat([each[side].alias("listing_id") for each in pairs for side in _SIDES]).unique()
+
+
+def _known(run: Run, pairs: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+    """Listings, title vectors and picture vectors of both ends of some pairs."""
+    listings = run.lake.lookup(LISTINGS, "listing_id", _ends(pairs))
+    text, image = (current(run.lake, modality, version(run.settings, modality), listings) for modality in MODALITIES)
+    return listings, text, image
 
 
 def both_in(pairs: pl.DataFrame, listings: pl.DataFrame) -> pl.DataFrame:
@@ -116,13 +129,13 @@ def both_in(pairs: pl.DataFrame, listings: pl.DataFrame) -> pl.DataFrame:
 
 
 def _overruled(decided: pl.DataFrame, judged: pl.DataFrame) -> pl.DataFrame:
-    """What a person said stands: "same" is a match of 1, "different" is no pair at all."""
+    """What a person said stands: "same" is a match of 1, "different" is none of 0."""
     ruled = decided.join(judged.rename({"verdict": "said"}), on=_SIDES, how="left")
-    same = pl.col("said") == "same"
-    return ruled.filter(pl.col("said").ne_missing("different")).with_columns(
-        score=pl.when(same).then(1.0).otherwise("score"),
-        verdict=pl.when(same).then(pl.lit("match")).otherwise("verdict"),
-    ).drop("said")  # fmt: skip
+    same, different = pl.col("said") == "same", pl.col("said") == "different"
+    return ruled.with_columns(
+        score=pl.when(same).then(1.0).when(different).then(0.0).otherwise("score"),
+        verdict=pl.when(same).then(pl.lit("match")).when(different).then(pl.lit("no_match")).otherwise("verdict"),
+    ).drop("said")
 
 
 def _neighbours(run: Run, changed: pl.Series, catalogue: pl.DataFrame) -> dict[str, pl.DataFrame]:

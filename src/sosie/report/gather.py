@@ -53,7 +53,7 @@ def gather(
 
     `data_docs` is the link to the validation's Data Docs, relative to the report's folder.
     """
-    pairs = lake.read(PAIRS, pl.col("run_id") == run_id)
+    pairs = lake.read(PAIRS, pl.col("run_id") == run_id, pl.col("verdict") != "no_match")
     shown = choose(pairs, example_pairs)
     events = lake.read(CLUSTER_EVENTS, pl.col("run_id") == run_id)
     cards = _cards(events, lake)

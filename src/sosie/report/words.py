@@ -135,7 +135,7 @@ def plain(name: str) -> str:
 
 def reasons() -> Mapping[str, str]:
     """What each pair feature tells a person, by the decider's own list."""
-    from sosie.decider.features import REASONS
+    from sosie.decider import REASONS
 
     return REASONS
 

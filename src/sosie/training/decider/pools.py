@@ -1,7 +1,12 @@
-"""Catalogues to train and measure the decider on: candidate pairs of the same blocking, and the truth about each."""
+"""What the decider learns from: candidate pairs of labelled catalogues, by the blocking that the hourly run uses.
+
+All of it comes from the decider's part of the data, whose listings the encoders never saw: there a cosine is worth what
+it will be worth in use.
+"""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +15,10 @@ import polars as pl
 import structlog
 
 from sosie import blocking, lexical
-from sosie.decider.features import NAMES, pair_features
+from sosie.decider.features import pair_features
 from sosie.decider.text_features import Vocabulary
 from sosie.evaluate import datasets
+from sosie.evaluate.dataset import Dataset
 from sosie.listings import clean_titles
 from sosie.settings import Blocking, Validation
 from sosie.tables import DIM
@@ -21,56 +27,32 @@ from sosie.vectors import frame
 log = structlog.get_logger()
 
 Mask = npt.NDArray[np.bool_]
+Ints = npt.NDArray[np.int64]
 _NONE = np.empty((0, DIM), dtype=np.float32)
 
 
 @dataclass(frozen=True)
-class View:
-    """Text vectors (listing_id, vector) of a whole catalogue by an encoder that never saw the groups of `unseen`."""
-
-    unseen: pl.Series
-    text: pl.DataFrame
-
-
-@dataclass(frozen=True)
 class Catalogue:
-    """Listings (with image_hash), their true group, and vectors (listing_id, vector) by modality.
+    """Listings (with image_hash) and vectors (listing_id, vector) by modality.
 
-    Where the text encoder was trained on these very groups its cosines flatter it. `views` then holds, for each part
-    of the listings, vectors by an encoder that was trained without that part.
+    The truth is either each listing's group (`truth`), or a label on some pairs (`pairs`), as the literature has it.
     """
 
     name: str
     listings: pl.DataFrame
     truth: pl.DataFrame
+    pairs: pl.DataFrame
     text: pl.DataFrame
     image: pl.DataFrame
-    views: tuple[View, ...] = ()
 
     @property
-    def all_views(self) -> tuple[View, ...]:
-        """The views, or one of everything where there are none."""
-        return self.views or (View(self.listings["listing_id"], self.text),)
+    def has_groups(self) -> bool:
+        return not self.truth.is_empty()
 
     @property
     def has_pictures(self) -> bool:
         """Whether there are vectors or perceptual hashes of pictures."""
         return bool(self.image.height or self.listings["image_phash"].count())
-
-    def half(self, which: str) -> "Catalogue":
-        """The listings whose group belongs to `which` half, as a catalogue of their own."""
-        mine = self.truth.filter(datasets.split(self.truth["group"]) == which)
-        return self.only(mine["listing_id"], f"{self.name}-{which}")
-
-    def only(self, ids: pl.Series, name: str) -> "Catalogue":
-        kept = pl.col("listing_id").is_in(ids.implode())
-        listings, truth, text, image = (
-            frame.filter(kept) for frame in (self.listings, self.truth, self.text, self.image)
-        )
-        views = tuple(
-            View(view.unseen.filter(view.unseen.is_in(ids.implode())), view.text.filter(kept)) for view in self.views
-        )
-        return Catalogue(name, listings, truth, text, image, views)
 
     def with_gaps(self, seed: int) -> "Catalogue":
         """The same with things missing as sellers leave them out, so that the decider learns to do without.
@@ -92,58 +74,78 @@ class Catalogue:
         )  # fmt: skip
         blind = listings["listing_id"].filter(no_picture | lost(0.1))
         image = self.image.filter(~pl.col("listing_id").is_in(blind.implode()))
-        return Catalogue(f"{self.name}-gaps", listings, self.truth, self.text, image, self.views)
+        return replace(self, name=f"{self.name}-gaps", listings=listings, image=image)
 
 
 @dataclass(frozen=True)
 class Pool:
-    """A catalogue's candidate pairs as blocking gives them, whether each is a duplicate (`label`), and features."""
+    """Pairs of a catalogue, whether each is a duplicate (`label`), features, and a number for each side's product.
+
+    `sides` int64 [pairs, 2] are row numbers of the listings; `products` int64 [listings] are equal where two listings
+    are known to be one product, so that folds can keep them together.
+    """
 
     catalogue: Catalogue
     pairs: pl.DataFrame
     label: Mask
     features: npt.NDArray[np.float32]
-    true_pairs: int
+    products: Ints
 
     @property
     def name(self) -> str:
         return self.catalogue.name
 
+    @cached_property
+    def sides(self) -> Ints:
+        ids = self.catalogue.listings["listing_id"]
+        rows = pl.DataFrame({"id": ids, "row": np.arange(len(ids))})
+        found = [
+            self.pairs.select(id=side).join(rows, on="id", how="left", maintain_order="left")["row"].to_numpy()
+            for side in ("left_id", "right_id")
+        ]
+        return np.stack(found, axis=1).astype(np.int64)
+
+    def among(self, kept: Mask) -> "Pool":
+        """The same with some of the pairs only."""
+        return replace(
+            self, pairs=self.pairs.filter(pl.Series(kept)), label=self.label[kept], features=self.features[kept]
+        )
+
     @property
     def recall(self) -> float:
-        """Share of all duplicate pairs of the catalogue that are candidates."""
-        return float(self.label.sum() / max(self.true_pairs, 1))
+        """Share of all duplicate pairs of the catalogue that are candidates; all of them where pairs are the truth."""
+        if not self.catalogue.has_groups:
+            return 1.0
+        sizes = self.catalogue.truth.group_by("group").len()["len"].to_numpy().astype(np.int64)
+        return float(self.label.sum() / max(int((sizes * (sizes - 1) // 2).sum()), 1))
 
-    def groups(self, side: str) -> pl.Series:
-        """True group of each pair's side."""
-        return self.pairs.join(
-            self.catalogue.truth, left_on=f"{side}_id", right_on="listing_id", how="left", maintain_order="left"
-        )["group"]
+
+def pool_of(catalogue: Catalogue, rules: Blocking, vocabulary: Vocabulary) -> Pool:
+    """All candidates of a catalogue, or its labelled pairs."""
+    if catalogue.has_groups:
+        pairs = candidates(catalogue, rules, vocabulary)
+        label = labelled(pairs, catalogue.truth)
+        rows = catalogue.listings.select("listing_id").join(catalogue.truth, on="listing_id", maintain_order="left")
+        products = rows["group"].rank("dense").to_numpy().astype(np.int64)
+    else:
+        pairs, label = catalogue.pairs.select("left_id", "right_id"), catalogue.pairs["label"].to_numpy()
+        products = _joined(catalogue.listings["listing_id"], catalogue.pairs.filter("label"))
+    values = pair_features(pairs, catalogue.listings, catalogue.text, catalogue.image, vocabulary)
+    return Pool(catalogue, pairs, label, values, products)
 
 
 def candidates(catalogue: Catalogue, rules: Blocking, vocabulary: Vocabulary) -> pl.DataFrame:
     """Pairs that the hourly run would decide if the whole catalogue came new."""
-    k, floor = rules.text_neighbours, rules.min_text_similarity
-    near = {"text": pl.concat([blocking.join_frame(v.unseen, v.text, k, floor) for v in catalogue.all_views])}
+    ids = catalogue.listings["listing_id"]
+    near = {"text": blocking.join_frame(ids, catalogue.text, rules.text_neighbours, rules.min_text_similarity)}
     if catalogue.image.height:
         k, floor = rules.image_neighbours, rules.min_image_similarity
-        near["image"] = blocking.join_frame(catalogue.image["listing_id"], catalogue.image, k, floor)
-    near |= lexical.neighbours(catalogue.listings["listing_id"], catalogue.listings, vocabulary, rules)
-    keys = blocking.exact_keys(catalogue.listings["listing_id"], catalogue.listings, rules.exact_key_limit)
+        near["image"] = blocking.join_frame(ids, catalogue.image, k, floor)
+    near |= lexical.neighbours(ids, catalogue.listings, vocabulary, rules)
+    keys = blocking.exact_keys(ids, catalogue.listings, rules.exact_key_limit)
     found = blocking.candidates(near, keys, rules.candidates_per_listing)
     log.info("candidates", catalogue=catalogue.name, listings=catalogue.listings.height, **found.counts)
     return found.pairs
-
-
-def features(catalogue: Catalogue, pairs: pl.DataFrame, vocabulary: Vocabulary) -> npt.NDArray[np.float32]:
-    """Pair features [pairs, features]; each pair's text cosine by the view that has not seen its left side."""
-    values = np.empty((pairs.height, len(NAMES)), dtype=np.float32)
-    for view in catalogue.all_views:
-        mine = pairs["left_id"].is_in(view.unseen.implode())
-        values[mine.to_numpy()] = pair_features(
-            pairs.filter(mine), catalogue.listings, view.text, catalogue.image, vocabulary
-        )
-    return values
 
 
 def labelled(pairs: pl.DataFrame, truth: pl.DataFrame) -> Mask:
@@ -155,52 +157,59 @@ def labelled(pairs: pl.DataFrame, truth: pl.DataFrame) -> Mask:
     return (sides[0] == sides[1]).fill_null(False).to_numpy()
 
 
-def true_pairs(truth: pl.DataFrame) -> int:
-    sizes = truth.group_by("group").len()["len"].to_numpy().astype(np.int64)
-    return int((sizes * (sizes - 1) // 2).sum())
+def _joined(ids: pl.Series, same: pl.DataFrame) -> Ints:
+    """A number for each id, equal for those that `same` (left_id, right_id) connects."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    rows = pl.DataFrame({"id": ids, "row": np.arange(len(ids))})
+    left, right = (
+        same.select(id=side).join(rows, on="id", how="left", maintain_order="left")["row"].to_numpy()
+        for side in ("left_id", "right_id")
+    )
+    graph = coo_matrix((np.ones(len(left)), (left, right)), shape=(len(ids), len(ids)))
+    return np.asarray(connected_components(graph, directed=False)[1], dtype=np.int64)
 
 
 def read(path: Path, text_model: Path, image_model: Path, cache: Path) -> Catalogue:
     """A labelled dataset with its vectors, which are kept under `cache` by model version and content."""
     dataset = datasets.load(path)
     listings = dataset.listings.with_columns(title=clean_titles(pl.col("title")))
-    listings, image = _pictures(listings, dataset.root, image_model, cache)
-    text = frame(listings["listing_id"], _text_vectors(listings["title"], text_model, cache))
+    listings, image = _pictures(listings, dataset, image_model, cache)
+    titled = listings.filter(pl.col("title").str.len_chars() > 0)
+    text = frame(titled["listing_id"], _text_vectors(titled["title"], text_model, cache))
     log.info("read", dataset=dataset.name, listings=listings.height, pictures=image.height)
-    return Catalogue(dataset.name, listings, dataset.truth, text, image)
+    return Catalogue(dataset.name, listings, dataset.truth, dataset.pairs, text, image)
 
 
 def _text_vectors(titles: pl.Series, model: Path, cache: Path) -> npt.NDArray[np.float32]:
     from sosie.embedding.text import TextEncoder
 
-    encoder = TextEncoder.load(model, threads=1)
-    digest = hashlib.sha256("\0".join(titles).encode()).hexdigest()[:12]
-    file = cache / f"text-{encoder.version}-{digest}.npy"
+    encoder = TextEncoder.load(model)
+    file = cache / f"text-{encoder.version}-{_digest(titles)}.npy"
     if not file.exists():
-        log.info("encode titles", titles=len(titles))
         cache.mkdir(parents=True, exist_ok=True)
         np.save(file, encoder.encode(titles.to_list(), 32))
     return np.asarray(np.load(file), dtype=np.float32)
 
 
-def _pictures(listings: pl.DataFrame, root: Path, model: Path, cache: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
+def _pictures(listings: pl.DataFrame, dataset: Dataset, model: Path, cache: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Listings with `image_hash` and `image_phash` as the pipeline has them, and the vectors of good pictures."""
     if not listings["image_uri"].count():
         return listings.with_columns(image_hash=pl.lit(None, pl.String)), frame(listings["listing_id"][:0], _NONE)
     from sosie.embedding.image import ImageEncoder
     from sosie.pictures import Thumbnails, inspect
 
-    encoder = ImageEncoder.load(model, threads=1)
+    encoder = ImageEncoder.load(model)
     thumbnails = Thumbnails(str(cache / "pictures"))
-    seen = inspect(listings["image_uri"].to_list(), root=str(root), thumbnails=thumbnails, rules=Validation())
+    seen = inspect(listings["image_uri"].to_list(), root=str(dataset.root), thumbnails=thumbnails, rules=Validation())
     listings = listings.with_columns(
         image_hash=pl.Series([picture.image_hash for picture in seen], dtype=pl.String),
         image_phash=pl.coalesce(pl.Series([picture.image_phash for picture in seen], dtype=pl.String), "image_phash"),
     )
     hashes = listings["image_hash"].drop_nulls().unique().sort()
-    file = cache / f"image-{encoder.version}-{hashlib.sha256(''.join(hashes).encode()).hexdigest()[:12]}.npy"
+    file = cache / f"image-{encoder.version}-{_digest(hashes)}.npy"
     if not file.exists():
-        log.info("encode pictures", pictures=len(hashes))
         parts = [
             encoder.encode([thumbnails.get(hash_) for hash_ in hashes[start : start + 1_024]], 32)
             for start in range(0, len(hashes), 1_024)
@@ -209,3 +218,7 @@ def _pictures(listings: pl.DataFrame, root: Path, model: Path, cache: Path) -> t
     by_hash = frame(hashes, np.load(file)).rename({"listing_id": "image_hash"})
     vectors = listings.select("listing_id", "image_hash").join(by_hash, on="image_hash", maintain_order="left")
     return listings, vectors.select("listing_id", "vector")
+
+
+def _digest(texts: pl.Series) -> str:
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:12]
