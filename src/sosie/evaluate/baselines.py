@@ -1,15 +1,15 @@
 """Matchers to be measured against: TF-IDF, and plain thresholds on the embeddings' cosines."""
 
-from typing import Any
-
 import numpy as np
 import polars as pl
 
 from sosie.evaluate import knn, metrics, tfidf
 from sosie.evaluate.matching import Clock, Labelled, Matching
+from sosie.evaluate.vectors import image_vectors, text_vectors, with_hashes
 from sosie.settings import Settings
+from sosie.vectors import matrix
 
-FITTED = "the train half's groups of this dataset, in its whole pool"
+FITTED = "the groups of this dataset that training may see, in its whole pool"
 
 
 def match_tfidf(labelled: Labelled, clock: Clock, analyzer: tfidf.Analyzer) -> Matching:
@@ -34,39 +34,38 @@ def match_tfidf(labelled: Labelled, clock: Clock, analyzer: tfidf.Analyzer) -> M
 
 
 def match_knn(labelled: Labelled, clock: Clock, settings: Settings) -> Matching:
-    """Neighbours above a threshold on each modality's cosine, unioned: no decider, no clusters."""
-    from sosie.evaluate.vectors import image_vectors, text_vectors
+    """The second paper's: neighbours above a threshold on each modality's cosine, unioned, and equal perceptual hashes.
 
-    groups, train, listings = labelled.groups, labelled.train, labelled.dataset.listings
-    rules = settings.blocking
+    The encoders are those that `embedding.text` and `embedding.image` name; no decider, no clusters.
+    """
+    groups, train, rules = labelled.groups, labelled.train, settings.blocking
     with clock("embed text"):
-        text, about = text_vectors(listings, settings)
-    with clock("neighbours"):
-        links = _links(listings, text, rules.text_neighbours)
-    thresholds: dict[str, Any] = {"text": knn.fit_threshold(links, groups, rows=train), "fitted_on": FITTED}
-    by_text = links.above(thresholds["text"])
+        text, about = text_vectors(labelled.dataset.listings, settings)
     with clock("embed pictures"):
         pictures = image_vectors(labelled.dataset, settings)
-    if pictures is None:
-        return Matching(by_text, links.pairs, thresholds, about=about)
+    listings = with_hashes(labelled.dataset.listings, pictures)
     with clock("neighbours"):
-        seen = _links(listings, pictures.vectors, rules.image_neighbours)
-    thresholds["image"] = knn.fit_threshold(seen, groups, rows=train, free=by_text)
-    by_image = seen.above(thresholds["image"])
+        links = {"text": links_of(listings, text, rules.text_neighbours)}
+        if pictures:
+            links["image"] = links_of(listings, pictures.vectors, rules.image_neighbours)
+    equal = tfidf.equal_hashes(listings)
+    with clock("fit"):
+        thresholds = knn.fit_union(links, groups, rows=train, free=equal)
+        alone = {name: knn.fit_threshold(each, groups, rows=train) for name, each in links.items()}
     return Matching(
-        pairs=knn.union(by_text, by_image),
-        candidates=knn.union(links.pairs, seen.pairs),
-        thresholds=thresholds,
-        variants={"text_alone": by_text},
-        about={**about, **pictures.about},
+        pairs=knn.above(links, thresholds, equal),
+        candidates=knn.union(*(each.pairs for each in links.values()), equal),
+        thresholds={**thresholds, **{f"{name}_alone": at for name, at in alone.items()}, "fitted_on": FITTED},
+        variants={f"{name}_alone": each.above(alone[name]) for name, each in links.items()},
+        about={**about, **(pictures.about if pictures else {})},
     )
 
 
-def _links(listings: pl.DataFrame, vectors: pl.DataFrame, k: int) -> knn.Links:
+def links_of(listings: pl.DataFrame, vectors: pl.DataFrame, k: int) -> knn.Links:
     """Nearest among the listings that have a vector, by row number of `listings`."""
     numbered = listings.select("listing_id", row=pl.int_range(pl.len(), dtype=pl.Int64))
     rows = vectors.select("listing_id").join(numbered, on="listing_id", maintain_order="left")["row"].to_numpy()
-    found = knn.nearest(np.ascontiguousarray(vectors["vector"].to_numpy(), dtype=np.float32), k)
+    found = knn.nearest(matrix(vectors), k)
     ends = rows[found.pairs]
     return knn.Links.of(ends[:, 0], ends[:, 1], found.scores)
 

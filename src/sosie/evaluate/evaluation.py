@@ -127,7 +127,7 @@ def _of_pairs(loaded: Dataset, matcher: str, clock: Clock, settings: Settings, *
             scores = baselines.score_pairs_tfidf(pairs, listings, _ANALYZER[matcher])
     label, part = pairs["label"].to_numpy(), pairs["part"].to_numpy()
     if fit or matcher != "sosie":
-        threshold, origin = _best_f1(scores[part == "valid"], label[part == "valid"]), "the valid part's pairs"
+        threshold, origin = best_f1(scores[part == "valid"], label[part == "valid"]), "the valid part's pairs"
     test = part == "test"
     predicted, actual = scores[test] >= threshold, label[test]
     found = {"pairs": int(test.sum()), "duplicates": int(actual.sum()), **asdict(metrics.binary(predicted, actual))}
@@ -146,7 +146,7 @@ def _of_pairs(loaded: Dataset, matcher: str, clock: Clock, settings: Settings, *
     )
 
 
-def _best_f1(scores: npt.NDArray[Any], label: npt.NDArray[np.bool_]) -> float:
+def best_f1(scores: npt.NDArray[Any], label: npt.NDArray[np.bool_]) -> float:
     """The score at which the F1 of duplicates is best, exactly."""
     ranked = pl.DataFrame({"score": scores.astype(np.float64), "label": label}).sort("score", descending=True)
     found = ranked.with_columns(hits=pl.col("label").cum_sum(), taken=pl.int_range(1, pl.len() + 1))

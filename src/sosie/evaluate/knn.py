@@ -1,5 +1,6 @@
 """Scored links between rows, and the threshold on them that gives the best mean row F1."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -102,6 +103,26 @@ def fit_threshold(
     if total[best] <= (total[fixed - 1] if fixed else 0.0):
         return float(np.nextafter(np.float32(ranked[fixed]), np.float32(np.inf)))  # none of them helps
     return float(ranked[best])
+
+
+def fit_union(
+    links: Mapping[str, Links], groups: Ints, *, rows: npt.NDArray[np.bool_] | None = None, free: Ints | None = None
+) -> dict[str, float]:
+    """A threshold for each kind of link, one after another: each beside what `free` and those before it matched."""
+    matched = np.empty((0, 2), np.int64) if free is None else free
+    thresholds = {}
+    for name, each in links.items():
+        thresholds[name] = fit_threshold(each, groups, rows=rows, free=matched)
+        matched = union(matched, each.above(thresholds[name]))
+    return thresholds
+
+
+def above(links: Mapping[str, Links], thresholds: Mapping[str, float], free: Ints | None = None) -> Ints:
+    """Pairs that any kind of link matches at its threshold, and those that are `free`."""
+    return union(
+        *(each.above(thresholds[name]) for name, each in links.items()),
+        np.empty((0, 2), np.int64) if free is None else free,
+    )
 
 
 def union(*pairs: Ints) -> Ints:
