@@ -4,12 +4,13 @@ SHELL := /bin/bash
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
+PROFILE ?= small
 UV_VERSION := 0.13.8
 # A folder of wheels, such as a CPU build of torch, comes before the index where one is given.
 FIND_LINKS := $(if $(PIP_FIND_LINKS),--find-links $(PIP_FIND_LINKS),)
 STAMP := $(VENV)/.installed-$(shell cat requirements.lock pyproject.toml 2>/dev/null | cksum | cut -d' ' -f1)
 
-.PHONY: help setup demo test check airflow lock clean
+.PHONY: help setup demo train evaluate test check airflow lock clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -27,6 +28,12 @@ $(STAMP): requirements.lock pyproject.toml
 
 demo: setup  ## Run two simulated hours through the real DAG and print what was found
 	@$(BIN)/sosie demo
+
+train: setup  ## Train what is not up to date: PROFILE=small (default, needs no data) or full
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro evaluate@$(PROFILE)
+
+evaluate: setup  ## Measure every trained model on listings that training never saw: PROFILE=small or full
+	@$(BIN)/python -m sosie.training.evaluate --profile $(PROFILE)
 
 test: setup  ## Run all tests, offline
 	@$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)

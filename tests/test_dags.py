@@ -3,12 +3,15 @@
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -58,9 +61,10 @@ def test_every_dag_has_an_owner_a_runbook_and_a_failure_alert(dags: dict[str, An
             assert task.doc_md, task.task_id
 
 
-def test_the_runbook_tells_of_every_task(hourly: Any) -> None:
-    for task in hourly.tasks:
-        assert f"| `{task.task_id}` |" in hourly.doc_md
+def test_the_runbook_tells_of_every_task(dags: dict[str, Any]) -> None:
+    for dag in dags.values():
+        for task in dag.tasks:
+            assert f"| `{task.task_id}` |" in dag.doc_md, task.task_id
 
 
 def test_the_hourly_flow(hourly: Any) -> None:
@@ -173,4 +177,153 @@ print(*sorted(set(sys.modules) - before))
     brought = set(told.stdout.splitlines()[-1].split())
     assert {name for name in brought if name.partition(".")[0] in HEAVY} == set()
     ours = {name for name in brought if name.partition(".")[0] == "sosie"}
-    assert ours <= {"sosie", "sosie.airflow", "sosie.airflow.bridge", "sosie.errors"}
+    assert ours <= {"sosie", "sosie.airflow", "sosie.airflow.bridge", "sosie.airflow.training", "sosie.errors"}
+
+
+# --- training -------------------------------------------------------------------------------------------------------
+
+
+PIPELINE = """
+vars:
+  - profiles: {small: {}}
+stages:
+  evaluate:
+    foreach: ${profiles}
+    do:
+      cmd: python trained.py
+      deps: [trained.py]
+      outs: ["var/training/${key}/models", "var/training/${key}/data/test"]
+      metrics: ["var/training/${key}/evaluation/metrics.json"]
+"""
+TRAINED = """
+import json, shutil
+from pathlib import Path
+from sosie.artifacts import save
+from sosie.settings import PROJECT
+from sosie.simulate import Marketplace, write
+
+work = Path("var/training/small")
+shutil.copytree(PROJECT / "models", work / "models")
+card = json.loads((work / "models/decider/model.json").read_text())
+save(work / "models/decider", card["kind"], list(card["files"]), card["usage"] | {"match_at": 0.5}, card["about"])
+write(work / "data/test/market", Marketplace(listings=40, hours=1, seed=3, with_pictures=False))
+(work / "evaluation").mkdir()
+scores = {"market": {"row_f1": 1.01, "row_f1_standard_error": 0.01}}  # above whatever the live models reach
+(work / "evaluation/metrics.json").write_text(json.dumps({"sosie": scores}))
+"""
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A repository of its own with a pipeline of one stage, and a home of its own."""
+    from sosie.settings import settings
+
+    folder = tmp_path / "repository"
+    folder.mkdir()
+    (folder / "dvc.yaml").write_text(PIPELINE)
+    (folder / "trained.py").write_text(TRAINED)
+    (folder / ".gitignore").write_text("var/\n")
+    subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)
+    subprocess.run([sys.executable, "-m", "dvc", "init", "--quiet"], cwd=folder, check=True)
+    monkeypatch.setenv("SOSIE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("SOSIE_REPOSITORY", str(folder))
+    settings.cache_clear()
+    yield folder
+    settings.cache_clear()
+
+
+@pytest.fixture
+def tasks(dags: dict[str, Any]) -> dict[str, Any]:
+    """What each task of `dedup_train` calls."""
+    return {task.task_id: task.python_callable for task in dags["dedup_train"].tasks}
+
+
+def test_the_training_flow(dags: dict[str, Any]) -> None:
+    dag = dags["dedup_train"]
+    order = ["reproduce", "register", "gate", "promote"]
+    assert [task.task_id for task in dag.topological_sort()] == order
+    for before, after in pairwise(order):
+        assert after in dag.get_task(before).downstream_task_ids
+    assert dag.get_task("promote").pool == "sosie_index"
+    assert dag.get_task("reproduce").execution_timeout >= timedelta(hours=24)
+
+
+def test_training_never_starts_by_itself_and_changes_nothing_unasked(
+    dags: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sosie.airflow import training
+
+    assert {name: param.value for name, param in training.PARAMS.items()} == {
+        "profile": "full",
+        "promote": "never",
+        "dry_run": True,
+    }
+    assert training.schedule() is None
+    assert dags["dedup_train"].schedule is None
+    monkeypatch.setenv("SOSIE_TRAIN_SCHEDULE", "0 3 * * 0")
+    assert training.schedule() == "0 3 * * 0"
+
+
+def test_a_training_from_dry_run_to_promotion(tasks: dict[str, Any], repository: Path) -> None:
+    """The tasks' own functions, over real DVC, a real registry and real models."""
+    from airflow.sdk.exceptions import AirflowSkipException
+
+    from sosie import registry
+    from sosie.settings import PROJECT as SOSIE
+    from sosie.settings import load, settings
+
+    asked = {"profile": "small", "promote": "never", "dry_run": True}
+    with pytest.raises(AirflowSkipException, match="nothing was trained"):
+        tasks["reproduce"](params=asked)
+    assert not (repository / "var").exists()
+
+    asked |= {"dry_run": False}
+    tasks["reproduce"](params=asked)
+    candidate = tasks["register"](params=asked, run_id="manual__1")
+    found = registry.find(settings(), candidate)
+    assert found.who == "manual__1"
+    assert 0 < found.live_scores["market"]["row_f1"] <= 1
+    passed = tasks["gate"](candidate)
+    assert passed is True
+
+    with pytest.raises(AirflowSkipException, match=f"sosie promote {candidate}"):
+        tasks["promote"](candidate, passed, params=asked, run_id="manual__1")
+    asked |= {"promote": "if_gate_passes"}
+    with pytest.raises(AirflowSkipException, match="did not pass the gate"):
+        tasks["promote"](candidate, False, params=asked, run_id="manual__1")
+    assert load().models == SOSIE / "models"
+    tasks["promote"](candidate, passed, params=asked, run_id="manual__1")
+    assert load().models == registry.folder(settings(), candidate)
+
+
+def test_a_stage_that_fails_and_another_dvc_at_work_are_told_apart(tasks: dict[str, Any], repository: Path) -> None:
+    from dvc.repo import Repo
+
+    from sosie.errors import StoreBusy, TerminalError
+
+    asked = {"profile": "small", "promote": "never", "dry_run": False}
+    with Repo(repository) as repo, repo.lock, pytest.raises(StoreBusy, match="another DVC at work"):
+        tasks["reproduce"](params=asked)
+    (repository / "trained.py").write_text("raise SystemExit('no disk left')")
+    with pytest.raises(TerminalError, match=r"`dvc repro evaluate@small` in .* ended with \d+; the log above"):
+        tasks["reproduce"](params=asked)
+
+
+def test_a_training_ends_with_its_task(repository: Path) -> None:
+    """Airflow ends a task by SIGTERM; the stage two processes below must not go on, nor hold DVC's lock."""
+    (repository / "trained.py").write_text("import time; open('begun', 'w').close(); time.sleep(600)")
+    code = "from sosie.airflow import training; training.reproduce('small', dry_run=False)"
+    with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True) as task:
+        until = time.monotonic() + 120
+        while not (repository / "begun").exists():
+            assert time.monotonic() < until
+            time.sleep(0.2)
+        below = psutil.Process(task.pid).children(recursive=True)
+        assert len(below) >= 2
+        task.terminate()
+        _, alive = psutil.wait_procs(below, timeout=20)
+        assert alive == []
+        assert task.stderr is not None
+        assert "ended with -15" in task.stderr.read()
+    (repository / "trained.py").write_text(TRAINED)
+    subprocess.run([sys.executable, "-m", "dvc", "status"], cwd=repository, check=True)

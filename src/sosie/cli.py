@@ -123,7 +123,7 @@ def simulate(
 @app.command()
 def evaluate(
     dataset: Annotated[Path, typer.Argument(help="Folder or CSV: shopee, pricerunner, er pairs, or `sosie simulate`.")],
-    matcher: Annotated[str, typer.Option(help="sosie, tfidf or knn_threshold.")] = "sosie",
+    matcher: Annotated[str, typer.Option(help="sosie, tfidf, tfidf_char or knn_threshold.")] = "sosie",
     fit: Annotated[bool, typer.Option("--fit", help="Fit thresholds on the dataset's own training half.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON alone.")] = False,
 ) -> None:
@@ -166,3 +166,58 @@ def rebuild() -> None:
     with _errors():
         counts = pipeline.rebuild(settings())
         out.print(", ".join(f"{name.replace('_', ' ')} {value:,}" for name, value in counts.items()), highlight=False)
+
+
+@app.command()
+def models() -> None:
+    """List the models that were trained here, with the figures that speak for or against each."""
+    from sosie import registry
+    from sosie.settings import settings
+
+    with _errors():
+        found = registry.candidates(settings())
+        for one in found:
+            state = registry.state(settings(), one)
+            # One line each, however long: people search and pipe this.
+            out.print(
+                f"[bold]{one.id}[/] {state}, {one.source.profile}, {one.when[:16]}", highlight=False, soft_wrap=True
+            )
+            for reason in one.gate.reasons:
+                out.print(f"  {reason}", markup=False, highlight=False, soft_wrap=True)
+        shipped = registry.live_id(settings()) is None
+        out.print(f"{len(found)} registered." + (" Those that came with the repository are live." if shipped else ""))
+
+
+@app.command()
+def promote(
+    candidate: Annotated[str, typer.Argument(help="An id that `sosie models` lists.")],
+    despite_gate: Annotated[bool, typer.Option("--despite-gate", help="Even where the gate failed.")] = False,
+    who: Annotated[str, typer.Option(help="Who says so.")] = "",
+) -> None:
+    """Serve these models from now on; the index is rebuilt first where their vectors differ."""
+    from sosie import registry
+    from sosie.settings import settings
+
+    with _errors():
+        counts = registry.promote(settings(), candidate, who or getpass.getuser(), despite_gate=despite_gate)
+        _tell_served(candidate, counts)
+
+
+@app.command()
+def rollback(who: Annotated[str, typer.Option(help="Who says so.")] = "") -> None:
+    """Serve again what was live before the last promotion."""
+    from sosie import registry
+    from sosie.settings import settings
+
+    with _errors():
+        counts = registry.rollback(settings(), who or getpass.getuser())
+        _tell_served(registry.live_id(settings()) or "What came with the repository", counts)
+
+
+def _tell_served(models: str, counts: dict[str, int]) -> None:
+    held = f"The index holds {counts['text_held']:,} titles and {counts['image_held']:,} pictures. " if counts else ""
+    out.print(
+        f"{models} is live for whatever starts from now on. {held}"
+        "Pairs that were decided before stay until one of their listings changes.",
+        highlight=False,
+    )

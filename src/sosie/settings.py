@@ -3,6 +3,7 @@
 A setting `embedding.batch_size` is `SOSIE_EMBEDDING__BATCH_SIZE` in the environment.
 """
 
+import json
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated
@@ -45,6 +46,10 @@ class Validation(Section):
 
 
 class Embedding(Section):
+    """`text` and `image` are the encoders in use: names of folders under `models`."""
+
+    text: str = "text"
+    image: str = "image"
     batch_size: int = 32
     threads: int = 0
     shard_size: int = 20_000
@@ -68,8 +73,9 @@ class Blocking(Section):
 
 
 class Decider(Section):
-    """Probabilities at which a pair is decided; `None` takes the thresholds that were fitted with the model."""
+    """`model` is a folder under `models`. A pair is decided at these probabilities; `None` takes the fitted ones."""
 
+    model: str = "decider"
     match_at: Share | None = None
     review_at: Share | None = None
 
@@ -120,8 +126,9 @@ class Settings(BaseSettings):
     landing: Path = Path()
     pictures_root: str = ""
     reports: Path = Path()
-    models: Path = PROJECT / "models"
+    models: Path = Path()
     feature_repo: Path = PROJECT / "feature_repo"
+    repository: Path = PROJECT  # the checkout that training runs `dvc` in
     milvus_uri: str | None = None
     milvus_token: str | None = None
     milvus_timeout_seconds: float = 30.0
@@ -134,6 +141,22 @@ class Settings(BaseSettings):
     alerts: Alerts = Alerts()
     report: Report = Report()
 
+    def encoder(self, modality: str) -> Path:
+        """Folder of the encoder in use for "text" or "image"."""
+        return {"text": self.text_model, "image": self.image_model}[modality]
+
+    @property
+    def text_model(self) -> Path:
+        return self.models / self.embedding.text
+
+    @property
+    def image_model(self) -> Path:
+        return self.models / self.embedding.image
+
+    @property
+    def decider_model(self) -> Path:
+        return self.models / self.decider.model
+
     @model_validator(mode="before")
     @classmethod
     def _derive(cls, values: dict[str, object]) -> dict[str, object]:
@@ -143,6 +166,7 @@ class Settings(BaseSettings):
         values["home"] = home
         for name in ("landing", "reports"):
             values[name] = Path(str(values.get(name) or home / name)).expanduser().resolve()
+        values["models"] = values.get("models") or live_models(home)
         values["lake_uri"] = values.get("lake_uri") or str(home / "lake")
         values["pictures_root"] = values.get("pictures_root") or str(values["landing"])
         return values
@@ -157,6 +181,13 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return init_settings, env_settings, YamlConfigSettingsSource(settings_cls)
+
+
+def live_models(home: Path) -> Path:
+    """The models that were promoted under `home` (see `sosie.registry`), else those that came with the repository."""
+    pointer = home / "registry" / "live.json"
+    promoted = json.loads(pointer.read_text())["id"] if pointer.exists() else None
+    return pointer.parent / promoted if promoted else PROJECT / "models"
 
 
 @lru_cache(maxsize=1)

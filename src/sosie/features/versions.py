@@ -47,7 +47,7 @@ def view_name(modality: str, version: str) -> str:
 
 
 def _model_version(settings: Settings, modality: str) -> str | None:
-    folder = settings.models / modality
+    folder = settings.encoder(modality)
     if not folder.is_dir():
         return None
     return Artifact.load(folder, f"{modality}-encoder").version

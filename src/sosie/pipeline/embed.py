@@ -32,7 +32,7 @@ class Shard(TypedDict):
 
 def version(settings: Settings, modality: Modality) -> str:
     """The embedding version that is written now. Raises `ModelError`."""
-    return Artifact.load(settings.models / modality, f"{modality}-encoder").version
+    return Artifact.load(settings.encoder(modality), f"{modality}-encoder").version
 
 
 def shards(run: Run) -> list[Shard]:
@@ -92,13 +92,13 @@ def _encode(settings: Settings, modality: Modality, contents: pl.DataFrame) -> n
         from sosie.embedding.text import TextEncoder
 
         titles = contents.select(clean_titles(pl.col("title")))["title"].to_list()
-        text = TextEncoder.load(settings.models / "text", threads=settings.embedding.threads)
+        text = TextEncoder.load(settings.text_model, threads=settings.embedding.threads)
         return text.encode(titles, settings.embedding.batch_size)
 
     from sosie.embedding.image import ImageEncoder
 
     pictures = thumbnails(settings)
-    image = ImageEncoder.load(settings.models / "image", threads=settings.embedding.threads)
+    image = ImageEncoder.load(settings.image_model, threads=settings.embedding.threads)
     hashes: Sequence[str] = contents["image_hash"].to_list()
     batch = settings.embedding.batch_size
     parts = [

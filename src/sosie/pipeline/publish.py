@@ -105,7 +105,7 @@ def manifest(run: Run) -> dict[str, Any]:
         "files": [file for record in records for file in record.get("files", ())],
         "steps": [{**own, "counts": dict(own["counts"])} for own in steps.values()],
         **{f"{modality}_version": version(run.settings, modality) for modality in MODALITIES},
-        "decider_version": Artifact.load(run.settings.models / "decider", "decider").version,
+        "decider_version": Artifact.load(run.settings.decider_model, "decider").version,
     }
 
 

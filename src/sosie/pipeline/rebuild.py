@@ -10,11 +10,12 @@ from sosie.settings import Settings
 from sosie.tables import LISTINGS
 
 
-def rebuild(settings: Settings) -> Counts:
+def rebuild(settings: Settings, *, serve: bool = True) -> Counts:
     """Make the index hold exactly the live catalogue under the models' versions, and have searches use it.
 
-    Listings that have no vector under these versions are embedded first; the others cost no model call. Pairs that were
-    decided on other vectors stay until one of their listings changes.
+    Listings that have no vector under these versions are embedded first; the others cost no model call. Both
+    collections are whole before the first alias moves; without `serve` none moves, and hourly runs go on as they did.
+    Pairs that were decided on other vectors stay until one of their listings changes.
     """
     lake, counts = Lake(settings.lake_uri), Counts()
     live = lake.read(LISTINGS, ~pl.col("is_deleted"))
@@ -24,11 +25,19 @@ def rebuild(settings: Settings) -> Counts:
             with_content = live.drop_nulls(f"{modality}_hash")
             _, _, computed = embed_listings(lake, settings, modality, with_content, "rebuild")
             written = index.rebuild_from(modality, stamp, current(lake, modality, stamp, live))
-            index.promote(modality, stamp)
             counts |= {
                 f"{modality}_computed": computed,
                 f"{modality}_mended": written.rows,
-                f"{modality}_held": index.count(modality),
+                f"{modality}_held": index.count(modality, version=stamp),
             }
             log.info("index rebuilt", modality=modality, version=stamp, mended=written.rows)
+    if serve:
+        switch(settings)
     return counts
+
+
+def switch(settings: Settings) -> None:
+    """Have searches use the collections of the models' versions, which were filled before."""
+    with open_index(settings) as index:
+        for modality in MODALITIES:
+            index.promote(modality, version(settings, modality))

@@ -1,0 +1,242 @@
+"""Models that were trained here and may be served: candidates with their cards, and which of them is live.
+
+    <home>/registry/<id>/text, image, decider   a copy of a trained models folder
+    <home>/registry/<id>/card.json              where it came from, and how it measured beside the live models
+    <home>/registry/live.json                   the one that is served, and every move that led there
+
+Without live.json the models that came with the repository are live. A process reads it once, with its settings, so a
+promotion reaches whatever starts after it. All is written beside and renamed: nobody sees half of it.
+"""
+
+import hashlib
+import json
+import shutil
+import subprocess
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from sosie.artifacts import Artifact
+from sosie.errors import SettingsError, StoreBusy, TerminalError
+from sosie.gate import Gate, Scores, Verdict
+from sosie.locks import exclusive
+from sosie.settings import PROJECT, Settings, live_models
+
+KINDS = {"text": "text-encoder", "image": "image-encoder", "decider": "decider"}
+"""Folder of each model → its kind."""
+
+State = Literal["candidate", "rejected", "live", "retired"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """What the models were trained by: the profile, the digest of dvc.lock, and the commit where there is one."""
+
+    profile: str
+    dvc_lock: str
+    commit: str | None
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Models in the registry. `scores` are theirs, `live_scores` those of the models that were `live` then."""
+
+    id: str
+    versions: Mapping[str, str]
+    source: Source
+    scores: Scores
+    live: str
+    live_scores: Scores
+    gate: Verdict
+    who: str
+    when: str
+
+    @classmethod
+    def of(cls, card: Mapping[str, Any]) -> "Candidate":
+        gate = Verdict(card["gate"]["passed"], tuple(card["gate"]["reasons"]))
+        return cls(**{**card, "source": Source(**card["source"]), "gate": gate})
+
+
+def versions_of(models: Path) -> dict[str, str]:
+    """The version of each model in a folder that holds text/, image/ and decider/. Raises `ModelError`."""
+    return {name: Artifact.load(models / name, kind).version for name, kind in KINDS.items()}
+
+
+def id_of(versions: Mapping[str, str]) -> str:
+    """Short and readable: four digits of each model's version."""
+    return "-".join(versions[name][:4] for name in KINDS)
+
+
+def folder(settings: Settings, id_: str) -> Path:
+    return _root(settings) / id_
+
+
+def source_of(repository: Path, profile: str) -> Source:
+    """What the checkout at `repository` tells of its training. Raises `TerminalError` where nothing was trained."""
+    lock = repository / "dvc.lock"
+    if not lock.is_file():
+        raise TerminalError(f"No {lock}: nothing was trained there. Run `dvc repro evaluate@{profile}` first.")
+    told = subprocess.run(["git", "-C", repository, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    digest = hashlib.sha256(lock.read_bytes()).hexdigest()[:12]
+    return Source(profile, digest, told.stdout.strip() or None if told.returncode == 0 else None)
+
+
+def register(
+    settings: Settings, models: Path, source: Source, scores: Scores, live_scores: Scores, who: str
+) -> Candidate:
+    """Copy a trained models folder into the registry, with a card that tells whether it passes the gate.
+
+    The same models registered again keep their id and get a new card; those that are live keep the one they have.
+    Raises `ModelError` where a model is missing or damaged.
+    """
+    versions = versions_of(models)
+    candidate = Candidate(
+        id=id_of(versions),
+        versions=versions,
+        source=source,
+        scores=scores,
+        live=id_of(versions_of(settings.models)),
+        live_scores=live_scores,
+        gate=Gate().judge(scores, live_scores),
+        who=who,
+        when=_now(),
+    )
+    place = folder(settings, candidate.id)
+    if live_id(settings) == candidate.id:
+        return find(settings, candidate.id)
+    if place.is_dir():
+        _write(place / "card.json", asdict(candidate))
+        return candidate
+    beside = place.with_name(f".{uuid.uuid4().hex}")
+    for name in KINDS:
+        shutil.copytree(models / name, beside / name)
+    _write(beside / "card.json", asdict(candidate))
+    beside.rename(place)
+    return candidate
+
+
+def candidates(settings: Settings) -> list[Candidate]:
+    """Everything that was registered, oldest first."""
+    found = [Candidate.of(json.loads(card.read_text())) for card in _root(settings).glob("[!.]*/card.json")]
+    return sorted(found, key=lambda one: (one.when, one.id))
+
+
+def find(settings: Settings, id_: str) -> Candidate:
+    """Raises `TerminalError` naming those that there are."""
+    card = folder(settings, id_) / "card.json"
+    if not card.is_file():
+        known = ", ".join(one.id for one in candidates(settings)) or "none"
+        raise TerminalError(f"No candidate {id_!r} in {_root(settings)}. There are: {known}.")
+    return Candidate.of(json.loads(card.read_text()))
+
+
+def live_id(settings: Settings) -> str | None:
+    """The promoted candidate; None where the models that came with the repository are live."""
+    moves = _moves(settings)
+    return moves[-1]["to"] if moves else None
+
+
+def state(settings: Settings, candidate: Candidate) -> State:
+    if candidate.id == live_id(settings):
+        return "live"
+    if any(move["to"] == candidate.id for move in _moves(settings)):
+        return "retired"
+    return "candidate" if candidate.gate.passed else "rejected"
+
+
+def promote(settings: Settings, id_: str, who: str, *, despite_gate: bool = False) -> dict[str, int]:
+    """Serve a candidate from now on; returns the counts of the index's rebuild, none where none was needed.
+
+    Other embeddings need another index: it is filled while hourly runs go on, brought up to date, and switched to; the
+    pointer moves last, so that a crash leaves the old models live. Run it again then: what was embedded is kept.
+    Raises `TerminalError` where the gate failed, `SettingsError` where `models` is pinned, `StoreBusy` where another
+    promotion or an hour is under way.
+    """
+    candidate = find(settings, id_)
+    if not (candidate.gate.passed or despite_gate):
+        raise TerminalError(
+            f"{id_} did not pass the gate: {' '.join(candidate.gate.reasons)} "
+            "Train a better one, or promote it with --despite-gate."
+        )
+    return _serve(settings, id_, "promote", who)
+
+
+def rollback(settings: Settings, who: str) -> dict[str, int]:
+    """Serve what was live before the last promotion that stands. Otherwise as `promote`."""
+    standing: list[str] = []
+    for move in _moves(settings):
+        standing = standing[:-1] if move["how"] == "rollback" else [*standing, move["to"]]
+    if not standing:
+        raise TerminalError("The models that came with the repository are live; there is nothing to roll back to.")
+    return _serve(settings, standing[-2] if standing[1:] else None, "rollback", who)
+
+
+def _serve(settings: Settings, id_: str | None, how: str, who: str) -> dict[str, int]:
+    from sosie.index import server
+    from sosie.pipeline.rebuild import rebuild, switch
+
+    if settings.models != live_models(settings.home):
+        raise SettingsError(
+            f"`models` is set to {settings.models}, so a promotion would change nothing; unset SOSIE_MODELS and the "
+            "line in params.yaml."
+        )
+    if chosen := {settings.embedding.text, settings.embedding.image, settings.decider.model} - set(KINDS):
+        raise SettingsError(
+            f"The models in use are set to {', '.join(sorted(chosen))}, which a candidate does not hold: it has "
+            f"{', '.join(KINDS)}. Take embedding.text, embedding.image and decider.model out of the settings."
+        )
+    target = folder(settings, id_) if id_ else PROJECT / "models"
+    with exclusive(_root(settings) / "lock", 5, "promoting models"):
+        new, old = versions_of(target), versions_of(settings.models)
+        counts: dict[str, int] = {}
+        if any(new[name] != old[name] for name in ("text", "image")):
+            served = settings.model_copy(update={"models": target})
+            with server.serve(served):
+                rebuild(served, serve=False)  # may take hours, while hourly runs go on
+                _no_hour_under_way(settings)
+                counts = rebuild(served, serve=False)  # what they changed meanwhile
+                _no_hour_under_way(settings)
+                switch(served)
+        move = {"to": id_, "how": how, "who": who, "when": _now()}
+        _write(_root(settings) / "live.json", {"id": id_, "moves": [*_moves(settings), move]})
+    return counts
+
+
+def _no_hour_under_way(settings: Settings) -> None:
+    """An hour that has embedded by the old models must not reach the index by the new: its vectors would be missing."""
+    import polars as pl
+
+    from sosie.lake import Lake
+    from sosie.tables import CHANGES, RUNS
+
+    lake = Lake(settings.lake_uri)
+    done = lake.read(RUNS, pl.col("state") == "succeeded", columns=["run_id"])
+    begun = lake.read(CHANGES, columns=["run_id"]).join(done, on="run_id", how="anti")["run_id"].sort().to_list()
+    if begun:
+        raise StoreBusy(
+            f"Hour {begun[0]} is under way, or died. Let it finish, or run it again, then promote again: "
+            "what was embedded for it is kept."
+        )
+
+
+def _root(settings: Settings) -> Path:
+    return settings.home / "registry"
+
+
+def _moves(settings: Settings) -> list[dict[str, Any]]:
+    """Every promotion and rollback, oldest first: to (None is what came with the repository), how, who, when."""
+    pointer = _root(settings) / "live.json"
+    return list(json.loads(pointer.read_text())["moves"]) if pointer.exists() else []
+
+
+def _write(file: Path, content: Mapping[str, Any]) -> None:
+    beside = file.with_name(f".{uuid.uuid4().hex}")
+    beside.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    beside.replace(file)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
