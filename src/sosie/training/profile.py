@@ -49,7 +49,10 @@ class Pretrain(Section):
 
 
 class Metric(Section):
-    """Metric learning. `loss` is "contrastive" (temperature) or "arcface" (scale, margin)."""
+    """Metric learning. `loss` is "contrastive" (temperature) or "arcface" (scale, margin).
+
+    `hard_share` of the groups come along with those that they are mistaken for; `hidden` of a title's tokens are left out.
+    """
 
     loss: Literal["contrastive", "arcface"]
     epochs: float
@@ -58,6 +61,7 @@ class Metric(Section):
     head_rate: float
     rows_per_group: int
     hard_share: Share
+    hidden: Share
     temperature: float
     margin: float
     scale: float

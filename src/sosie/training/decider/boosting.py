@@ -26,7 +26,7 @@ class Shape:
     seed: int
     threads: int
     learning_rate: float = 0.08
-    leaves: int = 10
+    leaves: int = 24
     min_leaf: int = 80
     l2: float = 5.0
     easy_share: float = 0.35

@@ -54,7 +54,7 @@ def learn(
             for group, peak in zip(optimiser.param_groups, peaks, strict=True):
                 group["lr"] = peak * warm_then_cosine(progress, knobs.warmup)
             rows = batches[place]
-            pooled, vector = encode(model, encoded, rows)
+            pooled, vector = encode(model, encoded, rows, knobs.hidden)
             loss = objective(pooled, vector, torch.from_numpy(titles.groups[rows]), progress)
             optimiser.zero_grad()
             loss.backward()

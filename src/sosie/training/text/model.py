@@ -123,10 +123,21 @@ class Encoded:
         return [rows[order[start : start + size]] for start in range(0, len(rows), size)]
 
 
-def encode(model: TitleEncoder, encoded: Encoded, rows: np.ndarray, piece: int = 32) -> tuple[Tensor, Tensor]:
-    """(pooled, vector) of some rows, in their order; pieces of like lengths spare the work on padding."""
+def encode(
+    model: TitleEncoder, encoded: Encoded, rows: np.ndarray, hidden: float = 0.0, piece: int = 32
+) -> tuple[Tensor, Tensor]:
+    """(pooled, vector) of some rows, in their order; pieces of like lengths spare the work on padding.
+
+    Each token but the first, which is no word, is hidden from the model with the probability `hidden`, so that it does
+    not learn to know a title by one of its words.
+    """
     pieces = encoded.in_like_lengths(rows, piece)
-    found = [model(*encoded.padded(part)) for part in pieces]
+    found = []
+    for part in pieces:
+        tokens, mask = encoded.padded(part)
+        if hidden:
+            mask[:, 1:] *= (torch.rand(mask[:, 1:].shape) >= hidden).long()
+        found.append(model(tokens, mask))
     place = {int(row): at for at, row in enumerate(np.concatenate(pieces))}
     back = torch.tensor([place[int(row)] for row in rows])
     return torch.cat([pooled for pooled, _ in found])[back], torch.cat([vector for _, vector in found])[back]
