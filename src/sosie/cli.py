@@ -94,6 +94,7 @@ def run(
             failed = alerts.run_failed(current.id, error)
             with suppress(SosieError):  # what stopped the run is what must be told
                 alerts.deliver(current.lake, [failed], settings=current.settings.alerts, run_id=current.id)
+            err.print(pipeline.left_behind(current), markup=False, highlight=False, soft_wrap=True)
             raise
         out.print(
             summary(pipeline.manifest(current), None, report=current.settings.reports / current.id / "index.html")

@@ -131,6 +131,7 @@ class Settings(BaseSettings):
     models: Path = Path()
     feature_repo: Path = PROJECT / "feature_repo"
     repository: Path = PROJECT  # the checkout that training runs `dvc` in
+    run_lock_seconds: float = 600.0  # how long a run waits for another one of the same home
     milvus_uri: str | None = None
     milvus_token: str | None = None
     milvus_timeout_seconds: float = 30.0

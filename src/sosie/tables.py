@@ -197,6 +197,21 @@ CLUSTERS = Table(
     volatile=frozenset({"changed_run"}),
 )
 
+HELD_MERGES = Table(
+    "held_merges",
+    key=("left_id", "right_id"),
+    columns={
+        "left_id": pl.String,
+        "right_id": pl.String,
+        "cause": pl.String,  # weak_link, cluster_too_large, judged_different
+        "clusters": pl.List(pl.String),  # of the two listings, where they are in one: what did not become one
+        "run_id": pl.String,
+    },
+    required=frozenset({"left_id", "right_id", "cause"}),
+    volatile=frozenset({"run_id"}),
+)
+"""Matches whose two listings were not joined, and why: what a person has to look at."""
+
 CLUSTER_EVENTS = Table(
     "cluster_events",
     key=("run_id", "kind", "cluster_id"),
@@ -274,5 +289,5 @@ RUNS = Table(
 
 ALL = (
     LISTINGS, CHANGES, QUARANTINE, TEXT_EMBEDDINGS, IMAGE_EMBEDDINGS, NEIGHBOURS, RECIPES, PAIRS, REGROUP, JUDGEMENTS,
-    CLUSTERS, CLUSTER_EVENTS, DECISIONS, ALERTS, RUNS,
+    CLUSTERS, HELD_MERGES, CLUSTER_EVENTS, DECISIONS, ALERTS, RUNS,
 )  # fmt: skip

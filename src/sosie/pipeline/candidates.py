@@ -54,9 +54,27 @@ class Retrieval:
         return lexical.rows(self.catalogue["title"], self.vocabulary)
 
     def __call__(self, source: str, asking: pl.Series, k: int, floor: float) -> pl.DataFrame:
-        """query_id, listing_id, similarity: the `k` nearest of each, nearest first, equal ones by id."""
-        if asking.is_empty():
-            return pl.DataFrame(schema=blocking.NEIGHBOURS)
+        """query_id, listing_id, similarity: the `k` nearest of each, nearest first, equal ones by id.
+
+        An engine cuts equal ones as it likes, and copies of a listing are as near as each other: where the cut falls
+        among equals more is asked for, up to `reverse_neighbours`.
+        """
+        found, depth = [], k + max(8, k // 4)
+        while not asking.is_empty():
+            near = self._once(source, asking, depth, floor)
+            reached = near.group_by("query_id").agg(
+                pl.len(),
+                place=pl.col("similarity").sort(descending=True).slice(k - 1, 1).first(),
+                last=pl.col("similarity").min(),
+            )
+            among_equals = (pl.col("len") >= depth) & (pl.col("place") == pl.col("last"))
+            more = depth < self.run.settings.blocking.reverse_neighbours
+            asking = reached.filter(among_equals & more)["query_id"]
+            found.append(near.filter(~pl.col("query_id").is_in(asking.implode())))
+            depth *= 4
+        return blocking.nearest(pl.concat([pl.DataFrame(schema=blocking.NEIGHBOURS), *found]), k)
+
+    def _once(self, source: str, asking: pl.Series, k: int, floor: float) -> pl.DataFrame:
         # A hair below the floor, which is drawn after rounding.
         lower = floor - 10.0**-neighbours.DIGITS
         if source == "lexical":

@@ -10,7 +10,7 @@ from sosie.lineage import KINDS, evolve
 from sosie.pipeline.ingest import changes
 from sosie.pipeline.match import both_in
 from sosie.pipeline.run import Run, Tally, step
-from sosie.tables import CLUSTER_EVENTS, CLUSTERS, DECISIONS, JUDGEMENTS, LISTINGS, PAIRS, REGROUP
+from sosie.tables import CLUSTER_EVENTS, CLUSTERS, DECISIONS, HELD_MERGES, JUDGEMENTS, LISTINGS, PAIRS, REGROUP
 
 _SIDES = ["left_id", "right_id"]
 
@@ -40,8 +40,8 @@ def cluster(run: Run, tally: Tally) -> None:
     tally.written(
         run.lake.append(CLUSTER_EVENTS, lineage.events, run_id=run.id),
         _decide(run, affected, lineage.rows, inside),
-        run.lake.upsert(CLUSTERS, lineage.rows, run_id=run.id),
-        run.lake.delete(CLUSTERS, lineage.gone, run_id=run.id),
+        _hold(run, affected, grouping.held, lineage.rows),
+        run.lake.exchange(CLUSTERS, lineage.rows, lineage.gone, run_id=run.id),
         run.lake.delete(REGROUP, waiting.select("listing_id"), run_id=run.id),
     )
     now = run.lake.scan(CLUSTERS)
@@ -53,6 +53,23 @@ def cluster(run: Run, tally: Tally) -> None:
         held_for_review=grouping.held.filter(pl.col("cause") != "judged_different").height,
         **(dict.fromkeys(KINDS, 0) | dict(told.group_by("kind").len().iter_rows())),
     )
+
+
+def _hold(run: Run, affected: pl.Series, held: pl.DataFrame, rows: pl.DataFrame) -> Written:
+    """Keep the matches that were not joined, with their cause, for a person to look at."""
+    cluster_of = rows.select("listing_id", "cluster_id")
+    told = (
+        held.join(cluster_of, left_on="left_id", right_on="listing_id", how="left")
+        .join(cluster_of, left_on="right_id", right_on="listing_id", how="left", suffix="_right")
+        .select(
+            *held.columns,
+            clusters=pl.concat_list("cluster_id", "cluster_id_right").list.drop_nulls(),
+            run_id=pl.lit(run.id),
+        )
+    )
+    ids = affected.implode()
+    before = run.lake.read(HELD_MERGES, pl.col("left_id").is_in(ids) | pl.col("right_id").is_in(ids))
+    return run.lake.exchange(HELD_MERGES, told, before.select(_SIDES), run_id=run.id)
 
 
 def _unheeded(run: Run, judged: pl.DataFrame, held: pl.DataFrame) -> tuple[pl.Series, ...]:

@@ -103,10 +103,8 @@ def match(run: Run, tally: Tally) -> None:
     ends = _ends(_different(run, decided), gone).to_frame().with_columns(run_id=pl.lit(run.id))
     tally.written(
         run.lake.upsert(REGROUP, ends, run_id=run.id),
-        run.lake.upsert(PAIRS, decided.select(*PAIRS.columns), run_id=run.id),
-        run.lake.delete(PAIRS, gone.select(_SIDES), run_id=run.id),
-        run.lake.delete(NEIGHBOURS, found.dropped, run_id=run.id),
-        run.lake.upsert(NEIGHBOURS, found.lists, run_id=run.id),
+        run.lake.exchange(PAIRS, decided.select(*PAIRS.columns), gone, run_id=run.id),
+        run.lake.exchange(NEIGHBOURS, found.lists, found.dropped, run_id=run.id),
         run.lake.upsert(RECIPES, pl.DataFrame([{"name": PAIRS.name, "recipe": recipe}]), run_id=run.id),
     )
     own = decided.join(fresh, on=_SIDES, how="semi")
