@@ -159,6 +159,26 @@ def judge(
 
 
 @app.command()
+def explain(
+    listing: Annotated[str, typer.Argument(help="A listing id.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON alone.")] = False,
+) -> None:
+    """Tell a listing's history: its pairs and why, its clusters, who judged it, when it was refused."""
+    from sosie.explain import explain as tell
+    from sosie.explain import lines
+    from sosie.lake import Lake
+    from sosie.settings import settings
+
+    with _errors():
+        found = tell(Lake(settings().lake_uri), listing)
+        if as_json:
+            sys.stdout.write(json.dumps(found, indent=2, default=str) + "\n")
+        else:
+            for line in lines(found):
+                out.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
 def rebuild() -> None:
     """Make the index again from the lake, for the models that are set. Embeds what has no vector; pairs stay."""
     from sosie import pipeline
