@@ -24,7 +24,7 @@ from sosie.settings import Settings, load
 
 HOURS = ("2026-01-05T00", "2026-01-05T01")
 FULL = int(os.environ.get("SOSIE_LAW_EXAMPLES", "0")) >= 50
-STRIDE = 1 if FULL else 13
+STRIDE = 1 if FULL else 29
 
 # Forked from a process that has the slow imports behind it; nothing of ours has run there yet.
 processes = multiprocessing.get_context("forkserver")

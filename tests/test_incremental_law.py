@@ -20,10 +20,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from sosie import pipeline, tables
+from sosie.artifacts import Artifact, save
+from sosie.decider.model import FILES
 from sosie.index import Modality, open_index, server
 from sosie.judgements import judge
 from sosie.lake import Lake
-from sosie.settings import Blocking, Settings, load
+from sosie.settings import PROJECT, Blocking, Settings, load
 
 EXAMPLES = int(os.environ.get("SOSIE_LAW_EXAMPLES", "4"))
 START = datetime(2026, 1, 5, tzinfo=UTC)
@@ -42,6 +44,9 @@ TITLES = [
     "Dress, summer, navy",
 ]
 GTINS = [None, None, None, "4006381333931", "5901234123457"]
+CATALOGUE = 4
+"""Listings in the decider's training catalogue, as its card tells."""
+
 COLOURS = ["red", "darkred", "blue", "green"]
 BLOCKING = Blocking(
     text_neighbours=3,
@@ -160,7 +165,12 @@ def _id(hour: int) -> str:
 def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     """A home whose Milvus every history shares."""
     home = tmp_path_factory.mktemp("law")
-    settings = load(home=home, blocking=BLOCKING, validation={"max_bad_share": 1.0, "min_rows_of_median": 0.0,
+    models = shutil.copytree(PROJECT / "models", home / "models")
+    learned = Artifact.load(models / "decider", "decider")
+    # So small that histories cross the size at which every score moves.
+    usage = {**learned.usage, "catalogue": CATALOGUE}
+    save(models / "decider", "decider", FILES, usage, learned.about)
+    settings = load(home=home, models=models, blocking=BLOCKING, validation={"max_bad_share": 1.0, "min_rows_of_median": 0.0,
                     "max_rows_of_median": 1e9})  # fmt: skip
     with server.serve(settings) as uri:
         yield settings.model_copy(update={"milvus_uri": uri})
@@ -273,7 +283,7 @@ def hold(base: Settings, history: list[Hour]) -> None:
     wanted = told(full.settings)
     for what in wanted:
         note(f"{what}:\n hourly {found[what]}\n full   {wanted[what]}")
-        assert found[what] == wanted[what], what
+    assert [what for what in wanted if found[what] != wanted[what]] == []
 
 
 @seed(20260105)

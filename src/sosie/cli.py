@@ -180,7 +180,7 @@ def explain(
 
 @app.command()
 def rebuild() -> None:
-    """Make the index again from the lake, for the models that are set. Embeds what has no vector; pairs stay."""
+    """Make the index again from the lake, for the models that are set. Embeds what has no vector."""
     from sosie import pipeline
     from sosie.settings import settings
 
@@ -239,6 +239,6 @@ def _tell_served(models: str, counts: dict[str, int]) -> None:
     held = f"The index holds {counts['text_held']:,} titles and {counts['image_held']:,} pictures. " if counts else ""
     out.print(
         f"{models} is live for whatever starts from now on. {held}"
-        "Pairs that were decided before stay until one of their listings changes.",
+        "Where they are other models, the next hour decides every pair anew.",
         highlight=False,
     )

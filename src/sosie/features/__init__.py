@@ -146,7 +146,7 @@ def publish(settings: Settings, text: pl.DataFrame, image: pl.DataFrame, decisio
     counts = dict.fromkeys(
         (f"{name}{end}" for name in ("text", "image", "decisions") for end in ("", "_unchanged", "_late")), 0
     )
-    with _alone(settings):
+    with _alone(settings), _unlocked():
         for modality, rows in (("text", text), ("image", image)):
             for (version,), part in lake.checked(EMBEDDINGS[modality], rows).group_by("embedding_version"):
                 part = part.rename({"vector": f"{modality}_vector", "content_hash": f"{modality}_hash"})
@@ -183,18 +183,18 @@ def _write(settings: Settings, view: str, rows: pl.DataFrame, counts: dict[str, 
         counts[name] += fresh.height
         if not fresh.is_empty():
             kept = fresh.select("listing_id", *columns, "event_timestamp", "created_timestamp")
-            with faults.around(f"features.{name}"), _unlocked():
+            with faults.around(f"features.{name}"):
                 feast.write_to_online_store(view, df=kept.to_pandas())
 
 
 @contextmanager
 def _unlocked() -> Iterator[None]:
-    """Raises `StoreBusy` where another process keeps the embedded online store to itself."""
+    """Raises `StoreBusy` where another process keeps the embedded online store to itself, or it has no room."""
     try:
         yield
     except sqlite3.OperationalError as error:
         raise StoreBusy(
-            f"Feast's online store can't be written ({error}). End whoever holds it, or make room; then run the hour "
+            f"Feast's online store can't be used ({error}). End whoever holds it, or make room; then run the hour "
             "again: nothing doubles."
         ) from error
 

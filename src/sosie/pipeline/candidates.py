@@ -15,7 +15,6 @@ from sosie.settings import Blocking
 from sosie.tables import LISTINGS, NEIGHBOURS
 from sosie.vectors import matrix
 
-MODALITIES: tuple[Modality, ...] = ("text", "image")
 Limits = dict[str, tuple[int, float]]
 
 
