@@ -170,8 +170,8 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     # So small that histories cross the size at which every score moves.
     usage = {**learned.usage, "catalogue": CATALOGUE}
     save(models / "decider", "decider", FILES, usage, learned.about)
-    settings = load(home=home, models=models, blocking=BLOCKING, validation={"max_bad_share": 1.0, "min_rows_of_median": 0.0,
-                    "max_rows_of_median": 1e9})  # fmt: skip
+    lenient = {"max_bad_share": 1.0, "min_rows_of_median": 0.0, "max_rows_of_median": 1e9}
+    settings = load(home=home, models=models, blocking=BLOCKING, validation=lenient)
     with server.serve(settings) as uri:
         yield settings.model_copy(update={"milvus_uri": uri})
 
