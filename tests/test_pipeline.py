@@ -9,10 +9,12 @@ import pytest
 from PIL import Image
 
 from sosie import pipeline, tables
+from sosie.decider import mlp
 from sosie.errors import BatchRejected
 from sosie.index import open_index
 from sosie.judgements import judge
 from sosie.lake import Lake
+from sosie.pipeline.candidates import Retrieval, limits
 from sosie.report.counts import Counts
 from sosie.settings import load
 from sosie.simulate import Marketplace, write
@@ -121,14 +123,16 @@ def test_an_hour_run_again_changes_no_table_and_calls_no_model(
 
 
 def test_the_index_and_the_join_in_process_find_the_same_neighbours(runs: list[pipeline.Run]) -> None:
-    stage = sys.modules["sosie.pipeline.match"]
+    decider = mlp.load(runs[-1].settings.decider_model)
     catalogue = live(runs[-1])
     changed = catalogue["listing_id"].sort().gather_every(5)
     found = []
     for share in (0.0, 1.0):  # above 0 % everything is joined, above 100 % nothing is
         rules = runs[-1].settings.blocking.model_copy(update={"join_above_share": share})
         run = pipeline.Run(runs[-1].id, runs[-1].settings.model_copy(update={"blocking": rules}))
-        found.append(stage._neighbours(run, changed, catalogue))
+        retrieve = Retrieval(run, catalogue, decider.vocabulary)
+        asked = limits(rules).items()
+        found.append({source: retrieve(source, changed, k, floor) for source, (k, floor) in asked})
     joined, asked = found
     for modality in ("text", "image"):
         both = joined[modality].join(asked[modality], on=["query_id", "listing_id"], how="full", suffix="_asked")

@@ -216,8 +216,7 @@ def rules(manifest: Mapping[str, Any], settings: config.Settings, *, review_queu
             "info",
             f"{held:,} matching pairs held back",
             f"{held:,} pairs match, but joining them would pass {settings.clusters.max_size} members or hang two "
-            "groups together by weak links, so their ends stay apart: they are the matches in lake/pairs whose two "
-            "listings are not in one cluster.",
+            "groups together by weak links, so their ends stay apart. Each is in lake/held_merges with its cause.",
             "Look at a few and judge them (`sosie judge ID ID same|different`); the next run heeds it.",
         )
     return found

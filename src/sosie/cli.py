@@ -94,6 +94,7 @@ def run(
             failed = alerts.run_failed(current.id, error)
             with suppress(SosieError):  # what stopped the run is what must be told
                 alerts.deliver(current.lake, [failed], settings=current.settings.alerts, run_id=current.id)
+            err.print(pipeline.left_behind(current), markup=False, highlight=False, soft_wrap=True)
             raise
         out.print(
             summary(pipeline.manifest(current), None, report=current.settings.reports / current.id / "index.html")
@@ -158,8 +159,28 @@ def judge(
 
 
 @app.command()
+def explain(
+    listing: Annotated[str, typer.Argument(help="A listing id.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON alone.")] = False,
+) -> None:
+    """Tell a listing's history: its pairs and why, its clusters, who judged it, when it was refused."""
+    from sosie.explain import explain as tell
+    from sosie.explain import lines
+    from sosie.lake import Lake
+    from sosie.settings import settings
+
+    with _errors():
+        found = tell(Lake(settings().lake_uri), listing)
+        if as_json:
+            sys.stdout.write(json.dumps(found, indent=2, default=str) + "\n")
+        else:
+            for line in lines(found):
+                out.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
 def rebuild() -> None:
-    """Make the index again from the lake, for the models that are set. Embeds what has no vector; pairs stay."""
+    """Make the index again from the lake, for the models that are set. Embeds what has no vector."""
     from sosie import pipeline
     from sosie.settings import settings
 
@@ -218,6 +239,6 @@ def _tell_served(models: str, counts: dict[str, int]) -> None:
     held = f"The index holds {counts['text_held']:,} titles and {counts['image_held']:,} pictures. " if counts else ""
     out.print(
         f"{models} is live for whatever starts from now on. {held}"
-        "Pairs that were decided before stay until one of their listings changes.",
+        "Where they are other models, the next hour decides every pair anew.",
         highlight=False,
     )

@@ -3,7 +3,8 @@
 Every write is checked against its table, and makes no commit when it says nothing new.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import reduce
@@ -13,6 +14,7 @@ from deltalake import CommitProperties, DeltaTable
 from deltalake.exceptions import CommitFailedError, TableNotFoundError
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
+from sosie import faults
 from sosie.errors import SchemaMismatch, StoreBusy
 from sosie.tables import DIM, Table
 
@@ -135,30 +137,23 @@ class Lake:
         rows = self.checked(table, rows)
         if rows.is_empty():
             return Written()
-        held = self._held(table, rows)
-        content = [name for name in table.columns if name not in table.volatile]
-        same = (
-            rows.select(content)
-            .with_row_index("i")
-            .join(held.select(content), on=content, how="semi", nulls_equal=True)
-        )
-        fresh = rows.with_row_index("i").join(same, on="i", how="anti").drop("i")
+        fresh, updated = self._fresh(table, rows)
         if fresh.is_empty():
             return Written(unchanged=rows.height)
-        updated = fresh.join(held, on=table.key, how="semi").height
-        (
-            self._open_or_create(table)
-            .merge(
-                fresh.to_arrow(),
-                predicate=" AND ".join(f"t.{_quoted(name)} = s.{_quoted(name)}" for name in table.key),
-                source_alias="s",
-                target_alias="t",
-                commit_properties=_commit(run_id),
+        with _writing(table, "upsert"):
+            (
+                self._open_or_create(table)
+                .merge(
+                    fresh.to_arrow(),
+                    predicate=" AND ".join(f"t.{_quoted(name)} = s.{_quoted(name)}" for name in table.key),
+                    source_alias="s",
+                    target_alias="t",
+                    commit_properties=_commit(run_id),
+                )
+                .when_matched_update_all()
+                .when_not_matched_insert_all()
+                .execute()
             )
-            .when_matched_update_all()
-            .when_not_matched_insert_all()
-            .execute()
-        )
         return Written(inserted=fresh.height - updated, updated=updated, unchanged=rows.height - fresh.height)
 
     @_again_if_raced
@@ -169,11 +164,12 @@ class Lake:
             return Written()
         fresh = rows.join(self._held(table, rows, columns=table.key), on=table.key, how="anti")
         if not fresh.is_empty():
-            fresh.write_delta(
-                self._open_or_create(table),
-                mode="append",
-                delta_write_options={"commit_properties": _commit(run_id)},
-            )
+            with _writing(table, "append"):
+                fresh.write_delta(
+                    self._open_or_create(table),
+                    mode="append",
+                    delta_write_options={"commit_properties": _commit(run_id)},
+                )
         return Written(inserted=fresh.height, unchanged=rows.height - fresh.height)
 
     @_again_if_raced
@@ -183,23 +179,84 @@ class Lake:
         hits = self.scan(table).join(keys.lazy().unique(), on=names, how="semi").select(pl.len()).collect().item()
         if not hits:
             return Written()
-        (
-            self._open_or_create(table)
-            .merge(
-                keys.unique().to_arrow(),
-                predicate=" AND ".join(f"t.{_quoted(name)} = s.{_quoted(name)}" for name in names),
-                source_alias="s",
-                target_alias="t",
-                commit_properties=_commit(run_id),
+        with _writing(table, "delete"):
+            (
+                self._open_or_create(table)
+                .merge(
+                    keys.unique().to_arrow(),
+                    predicate=" AND ".join(f"t.{_quoted(name)} = s.{_quoted(name)}" for name in names),
+                    source_alias="s",
+                    target_alias="t",
+                    commit_properties=_commit(run_id),
+                )
+                .when_matched_delete()
+                .execute()
             )
-            .when_matched_delete()
-            .execute()
-        )
         return Written(deleted=hits)
+
+    @_again_if_raced
+    def exchange(self, table: Table, rows: pl.DataFrame, gone: pl.DataFrame, *, run_id: str = "") -> Written:
+        """`upsert` some rows and `delete` others in one commit: nobody ever sees, or is left with, half of it.
+
+        `gone` has the table's whole key; a key that is in `rows` too stays.
+        """
+        rows = self.checked(table, rows)
+        fresh, updated = self._fresh(table, rows)
+        gone = gone.select(table.key).unique().join(rows, on=table.key, how="anti")
+        hits = gone.join(self._held(table, gone, columns=table.key), on=table.key, how="semi")
+        written = Written(fresh.height - updated, updated, rows.height - fresh.height, hits.height)
+        if not written.rows:
+            return written
+        source = pl.concat(
+            [fresh.with_columns(_gone=pl.lit(False)), hits.with_columns(_gone=pl.lit(True))], how="diagonal"
+        )
+        with _writing(table, "exchange"):
+            (
+                self._open_or_create(table)
+                .merge(
+                    source.to_arrow(),
+                    predicate=" AND ".join(f"t.{_quoted(name)} = s.{_quoted(name)}" for name in table.key),
+                    source_alias="s",
+                    target_alias="t",
+                    commit_properties=_commit(run_id),
+                )
+                .when_matched_delete(predicate="s._gone")
+                .when_matched_update({name: f"s.{_quoted(name)}" for name in table.columns}, predicate="NOT s._gone")
+                .when_not_matched_insert(
+                    {name: f"s.{_quoted(name)}" for name in table.columns}, predicate="NOT s._gone"
+                )
+                .execute()
+            )
+        return written
+
+    def _fresh(self, table: Table, rows: pl.DataFrame) -> tuple[pl.DataFrame, int]:
+        """Those of `rows` that say something new, and how many of them replace a row."""
+        held = self._held(table, rows)
+        content = [name for name in table.columns if name not in table.volatile]
+        same = (
+            rows.select(content)
+            .with_row_index("i")
+            .join(held.select(content), on=content, how="semi", nulls_equal=True)
+        )
+        fresh = rows.with_row_index("i").join(same, on="i", how="anti").drop("i")
+        return fresh, fresh.join(held, on=table.key, how="semi").height
 
     def _held(self, table: Table, rows: pl.DataFrame, *, columns: Sequence[str] | None = None) -> pl.DataFrame:
         frame = self.scan(table).join(rows.lazy().select(table.key), on=table.key, how="semi")
         return (frame if columns is None else frame.select(columns)).collect()
+
+
+@contextmanager
+def _writing(table: Table, how: str) -> Iterator[None]:
+    """One commit. Raises `StoreBusy` where the store has no room or no right for it."""
+    with faults.around(f"lake.{table.name}.{how}"):
+        try:
+            yield
+        except OSError as error:
+            raise StoreBusy(
+                f"Table {table.name} can't be written ({str(error).splitlines()[0][:300]}). Nothing of this write was "
+                "kept. Make room or mend the rights, then run the hour again: nothing doubles."
+            ) from error
 
 
 def _quoted(name: str) -> str:

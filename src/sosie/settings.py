@@ -68,6 +68,8 @@ class Blocking(Section):
     min_lexical_similarity: float = 0.20
     exact_key_limit: int = 50
     candidates_per_listing: int = 120
+    # How many of a moved listing's nearest are asked whether it is now among *their* nearest.
+    reverse_neighbours: int = 400
     # A batch of more than this share of the catalogue is joined in process instead of asking the index.
     join_above_share: Share = 0.05
 
@@ -129,6 +131,7 @@ class Settings(BaseSettings):
     models: Path = Path()
     feature_repo: Path = PROJECT / "feature_repo"
     repository: Path = PROJECT  # the checkout that training runs `dvc` in
+    run_lock_seconds: float = 600.0  # how long a run waits for another one of the same home
     milvus_uri: str | None = None
     milvus_token: str | None = None
     milvus_timeout_seconds: float = 30.0

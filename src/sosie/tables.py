@@ -136,6 +136,38 @@ PAIRS = Table(
     volatile=frozenset({"run_id"}),
 )
 
+NEIGHBOURS = Table(
+    "neighbours",
+    key=("listing_id", "source"),
+    columns={
+        "listing_id": pl.String,
+        "source": pl.String,  # a list (text, image, lexical) or an exact key (gtin, image_hash, phash, title)
+        "content": pl.String,  # what the listing said when it was last matched: a hash, a title, a key
+        "reach": pl.Float32,  # similarity of the list's last place, or the floor while there is room
+        "near": pl.List(pl.Struct({"other": pl.String, "similarity": pl.Float32})),  # nearest first
+    },
+    required=frozenset({"listing_id", "source", "content"}),
+)
+
+RECIPES = Table(
+    "recipes",
+    key=("name",),
+    columns={
+        "name": pl.String,  # pairs: what all rows of `pairs` were made by
+        "recipe": pl.String,  # JSON of models, limits and the catalogue's order of magnitude
+    },
+    required=frozenset({"name", "recipe"}),
+)
+
+REGROUP = Table(
+    "regroup",
+    key=("listing_id",),
+    columns={"listing_id": pl.String, "run_id": pl.String},
+    required=frozenset({"listing_id"}),
+    volatile=frozenset({"run_id"}),
+)
+"""Listings whose pairs changed and whose clusters were not looked at since: handed from `match` to `cluster`."""
+
 JUDGEMENTS = Table(
     "judgements",
     key=("left_id", "right_id", "who", "when"),
@@ -164,6 +196,21 @@ CLUSTERS = Table(
     required=frozenset({"listing_id", "cluster_id", "canonical_id", "size"}),
     volatile=frozenset({"changed_run"}),
 )
+
+HELD_MERGES = Table(
+    "held_merges",
+    key=("left_id", "right_id"),
+    columns={
+        "left_id": pl.String,
+        "right_id": pl.String,
+        "cause": pl.String,  # weak_link, cluster_too_large, judged_different
+        "clusters": pl.List(pl.String),  # of the two listings, where they are in one: what did not become one
+        "run_id": pl.String,
+    },
+    required=frozenset({"left_id", "right_id", "cause"}),
+    volatile=frozenset({"run_id"}),
+)
+"""Matches whose two listings were not joined, and why: what a person has to look at."""
 
 CLUSTER_EVENTS = Table(
     "cluster_events",
@@ -241,6 +288,6 @@ RUNS = Table(
 )
 
 ALL = (
-    LISTINGS, CHANGES, QUARANTINE, TEXT_EMBEDDINGS, IMAGE_EMBEDDINGS, PAIRS, JUDGEMENTS,
-    CLUSTERS, CLUSTER_EVENTS, DECISIONS, ALERTS, RUNS,
+    LISTINGS, CHANGES, QUARANTINE, TEXT_EMBEDDINGS, IMAGE_EMBEDDINGS, NEIGHBOURS, RECIPES, PAIRS, REGROUP, JUDGEMENTS,
+    CLUSTERS, HELD_MERGES, CLUSTER_EVENTS, DECISIONS, ALERTS, RUNS,
 )  # fmt: skip

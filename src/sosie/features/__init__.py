@@ -9,10 +9,11 @@ import importlib.metadata
 import importlib.util
 import json
 import os
+import sqlite3
 import string
 import warnings
-from collections.abc import Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
@@ -21,7 +22,8 @@ from typing import Any
 
 import polars as pl
 
-from sosie.errors import ModelError, SchemaMismatch, SettingsError
+from sosie import faults
+from sosie.errors import ModelError, SchemaMismatch, SettingsError, StoreBusy
 from sosie.features.versions import EMBEDDINGS, Versions, versions, view_name
 from sosie.lake import Lake
 from sosie.locks import exclusive
@@ -91,7 +93,8 @@ def apply(settings: Settings, *, force: bool = False) -> bool:
             for one in (*feast.list_feature_services(), *feast.list_feature_views(), *feast.list_data_sources())
             if (type(one).__name__, one.name) not in names
         ]
-        feast.apply(wanted, objects_to_delete=surplus, partial=False)
+        with faults.around("features.apply"):
+            feast.apply(wanted, objects_to_delete=surplus, partial=False)
         record.write_text(json.dumps({"digest": digest, **asdict(known)}, indent=2) + "\n")
     return True
 
@@ -143,7 +146,7 @@ def publish(settings: Settings, text: pl.DataFrame, image: pl.DataFrame, decisio
     counts = dict.fromkeys(
         (f"{name}{end}" for name in ("text", "image", "decisions") for end in ("", "_unchanged", "_late")), 0
     )
-    with _alone(settings):
+    with _alone(settings), _unlocked():
         for modality, rows in (("text", text), ("image", image)):
             for (version,), part in lake.checked(EMBEDDINGS[modality], rows).group_by("embedding_version"):
                 part = part.rename({"vector": f"{modality}_vector", "content_hash": f"{modality}_hash"})
@@ -180,7 +183,20 @@ def _write(settings: Settings, view: str, rows: pl.DataFrame, counts: dict[str, 
         counts[name] += fresh.height
         if not fresh.is_empty():
             kept = fresh.select("listing_id", *columns, "event_timestamp", "created_timestamp")
-            feast.write_to_online_store(view, df=kept.to_pandas())
+            with faults.around(f"features.{name}"):
+                feast.write_to_online_store(view, df=kept.to_pandas())
+
+
+@contextmanager
+def _unlocked() -> Iterator[None]:
+    """Raises `StoreBusy` where another process keeps the embedded online store to itself, or it has no room."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        raise StoreBusy(
+            f"Feast's online store can't be used ({error}). End whoever holds it, or make room; then run the hour "
+            "again: nothing doubles."
+        ) from error
 
 
 def _held(feast: Any, table: Any, ids: list[str], columns: list[str]) -> list[tuple[Any, tuple[Any, ...]]]:

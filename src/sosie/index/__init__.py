@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 import polars as pl
 
+from sosie import faults
 from sosie.errors import IndexOutOfStep, SettingsError
 from sosie.index import server
 from sosie.index.client import MilvusCalls, among
@@ -170,7 +171,8 @@ class VectorIndex:
                 if not differs.any():
                     continue
                 rows = [{_ID: batch[at], _VECTOR: wanted[at]} for at in np.flatnonzero(differs)]
-                self._milvus.call("upsert", name, rows)
+                with faults.around(f"index.{modality}.upsert"):
+                    self._milvus.call("upsert", name, rows)
                 inserted, updated = inserted + int(new.sum()), updated + int((differs & ~new).sum())
             if inserted + updated:
                 self._verify_held(name, ids, vectors)
@@ -185,7 +187,8 @@ class VectorIndex:
             for start in range(0, len(ids), BATCH):
                 held = list(self._held(name, ids[start : start + BATCH], vectors=False))
                 if held:
-                    self._milvus.call("delete", name, filter=among(_ID, held))
+                    with faults.around(f"index.{modality}.delete"):
+                        self._milvus.call("delete", name, filter=among(_ID, held))
                     deleted, left = deleted + len(held), left + len(self._held(name, held, vectors=False))
             if left:
                 raise IndexOutOfStep(f"{left} of {deleted} deleted listings are still in {name}. Run the step again.")

@@ -28,6 +28,7 @@ import numpy as np
 import structlog
 from PIL import Image, ImageOps
 
+from sosie import faults
 from sosie.errors import StoreBusy, TerminalError
 from sosie.pictures.sources import PictureFault, fetch
 from sosie.settings import Validation
@@ -153,10 +154,12 @@ class Thumbnails:
         small.save(encoded, "JPEG", quality=90)
         place = f"{root}/{self.path(image_hash)}"
         try:
+            faults.point("pictures.put.before")
             if "file" in _protocols(filesystem):
                 _write_atomically(Path(place), encoded.getvalue())
             else:  # an object appears whole
                 filesystem.pipe_file(place, encoded.getvalue())
+            faults.point("pictures.put.after")
         except OSError as error:
             raise StoreBusy(
                 f"Picture {place} can't be written ({error}). Make room or mend the rights, then run the step again."

@@ -11,7 +11,7 @@ from sosie.pipeline.ingest import detect_changes, validate
 from sosie.pipeline.match import match, upsert_vectors
 from sosie.pipeline.publish import alert, alert_failure, manifest, publish_features, report
 from sosie.pipeline.rebuild import rebuild
-from sosie.pipeline.run import Counts, Run
+from sosie.pipeline.run import Counts, Run, left_behind, run_alone
 
 __all__ = [
     "Counts",
@@ -22,6 +22,7 @@ __all__ = [
     "cluster",
     "detect_changes",
     "embed",
+    "left_behind",
     "manifest",
     "match",
     "publish_features",
@@ -35,8 +36,8 @@ __all__ = [
 
 
 def run_all(run: Run) -> None:
-    """The whole hour in this process."""
-    with server.serve(run.settings):
+    """The whole hour in this process. Raises `StoreBusy` where another run of this home goes on for too long."""
+    with run_alone(run.settings), server.serve(run.settings):
         validate(run)
         detect_changes(run)
         for part in shards(run):

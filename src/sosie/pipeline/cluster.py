@@ -10,7 +10,7 @@ from sosie.lineage import KINDS, evolve
 from sosie.pipeline.ingest import changes
 from sosie.pipeline.match import both_in
 from sosie.pipeline.run import Run, Tally, step
-from sosie.tables import CLUSTER_EVENTS, CLUSTERS, DECISIONS, LISTINGS, PAIRS
+from sosie.tables import CLUSTER_EVENTS, CLUSTERS, DECISIONS, HELD_MERGES, JUDGEMENTS, LISTINGS, PAIRS, REGROUP
 
 _SIDES = ["left_id", "right_id"]
 
@@ -21,7 +21,8 @@ def cluster(run: Run, tally: Tally) -> None:
     judged = judgements.active(run.lake)
     held = run.lake.read(CLUSTERS)
     edges = run.lake.read(PAIRS, pl.col("verdict") != "no_match", columns=[*_SIDES, "score", "verdict"])
-    seeds = pl.concat([changes(run)["listing_id"], _unheeded(judged, held)]).unique()
+    waiting = run.lake.read(REGROUP)
+    seeds = pl.concat([changes(run)["listing_id"], waiting["listing_id"], *_unheeded(run, judged, held)]).unique()
     affected = _component(seeds, edges, judged, held)
 
     listings = run.lake.lookup(LISTINGS, "listing_id", affected).filter(~pl.col("is_deleted"))
@@ -39,8 +40,9 @@ def cluster(run: Run, tally: Tally) -> None:
     tally.written(
         run.lake.append(CLUSTER_EVENTS, lineage.events, run_id=run.id),
         _decide(run, affected, lineage.rows, inside),
-        run.lake.upsert(CLUSTERS, lineage.rows, run_id=run.id),
-        run.lake.delete(CLUSTERS, lineage.gone, run_id=run.id),
+        _hold(run, affected, grouping.held, lineage.rows),
+        run.lake.exchange(CLUSTERS, lineage.rows, lineage.gone, run_id=run.id),
+        run.lake.delete(REGROUP, waiting.select("listing_id"), run_id=run.id),
     )
     now = run.lake.scan(CLUSTERS)
     told = run.lake.read(CLUSTER_EVENTS, pl.col("run_id") == run.id)
@@ -53,15 +55,33 @@ def cluster(run: Run, tally: Tally) -> None:
     )
 
 
-def _unheeded(judged: pl.DataFrame, held: pl.DataFrame) -> pl.Series:
-    """Listings of judgements that the clusters don't show yet."""
+def _hold(run: Run, affected: pl.Series, held: pl.DataFrame, rows: pl.DataFrame) -> Written:
+    """Keep the matches that were not joined, with their cause, for a person to look at."""
+    cluster_of = rows.select("listing_id", "cluster_id")
+    told = (
+        held.join(cluster_of, left_on="left_id", right_on="listing_id", how="left")
+        .join(cluster_of, left_on="right_id", right_on="listing_id", how="left", suffix="_right")
+        .select(
+            *held.columns,
+            clusters=pl.concat_list("cluster_id", "cluster_id_right").list.drop_nulls(),
+            run_id=pl.lit(run.id),
+        )
+    )
+    ids = affected.implode()
+    before = run.lake.read(HELD_MERGES, pl.col("left_id").is_in(ids) | pl.col("right_id").is_in(ids))
+    return run.lake.exchange(HELD_MERGES, told, before.select(_SIDES), run_id=run.id)
+
+
+def _unheeded(run: Run, judged: pl.DataFrame, held: pl.DataFrame) -> tuple[pl.Series, ...]:
+    """Listings of judgements that the clusters don't show yet, and of all that were taken back."""
     left, right = (
         held.select(pl.col("listing_id").alias(side), pl.col("cluster_id").alias(f"{side}_cluster")) for side in _SIDES
     )
     placed = judged.join(left, on="left_id", how="left").join(right, on="right_id", how="left")
     together = pl.col("left_id_cluster").eq(pl.col("right_id_cluster")).fill_null(False)
     amiss = placed.filter(together != (pl.col("verdict") == "same"))
-    return pl.concat([amiss["left_id"], amiss["right_id"]])
+    withdrawn = run.lake.read(JUDGEMENTS, pl.col("retracted_at").is_not_null(), columns=_SIDES)
+    return tuple(pairs[side].alias("listing_id") for pairs in (amiss, withdrawn) for side in _SIDES)
 
 
 def _component(seeds: pl.Series, edges: pl.DataFrame, judged: pl.DataFrame, held: pl.DataFrame) -> pl.Series:

@@ -1,13 +1,17 @@
 """Vectors into the index, neighbours out of it, and a decision on each pair worth one."""
 
+import json
+
 import polars as pl
 
-from sosie import blocking, judgements, lexical
+from sosie import judgements
+from sosie.decider import Decider
 from sosie.index import open_index
-from sosie.pipeline.embed import MODALITIES, Modality, current, version
+from sosie.pipeline.candidates import Retrieval, propose
+from sosie.pipeline.embed import MODALITIES, current, version
 from sosie.pipeline.ingest import changes
-from sosie.pipeline.run import Run, Tally, log, step
-from sosie.tables import LISTINGS, PAIRS
+from sosie.pipeline.run import Run, Tally, step
+from sosie.tables import LISTINGS, NEIGHBOURS, PAIRS, RECIPES, REGROUP
 from sosie.vectors import matrix
 
 _SIDES = ["left_id", "right_id"]
@@ -43,66 +47,118 @@ def upsert_vectors(run: Run, tally: Tally) -> None:
 def match(run: Run, tally: Tally) -> None:
     """Find candidates for each changed listing, decide them, and bring `pairs` in step.
 
-    Every pair of a changed listing is decided anew, also one that its neighbours found in an earlier hour. A pair is
-    scored among the other pairs of its two ends, so those of each changed pair's ends are decided again with it. What
-    is kept beside matches and reviews are near misses, as others are seen in their light; all else goes.
+    What is held afterwards depends on the catalogue and the models alone, not on the hours that led to it: a pair is
+    proposed by the lists that `sosie.neighbours` keeps, and is decided again when one of its ends changed, when it is
+    new, when a person judged it or took that back, and when another pair of one of its ends came, went or has another
+    first score, as a pair is scored among the other pairs of its two ends. Beside matches and reviews near misses are
+    kept, as others are seen in their light; all else goes. Everything is decided anew where `pairs` was made by other
+    models or limits, or in a catalogue of another order of magnitude, which moves every score.
     """
     from sosie.decider import mlp
     from sosie.decider.neighbourhood import FLOOR
 
     settings = run.settings
-    moved = changes(run)["listing_id"]
     catalogue = (
         run.lake.scan(LISTINGS)
         .filter(~pl.col("is_deleted"))
-        .select("listing_id", "title", "gtin", "image_hash", "image_phash")
+        .select("listing_id", "title", "gtin", "image_hash", "image_phash", "text_hash")
         .collect()
     )
-    changed = catalogue.join(moved.to_frame(), on="listing_id", how="semi").sort("listing_id")["listing_id"]
-    before = _of_either(run, moved)
-
     decider = mlp.load(settings.decider_model, threads=settings.embedding.threads).in_catalogue(catalogue.height)
-    keys = blocking.exact_keys(changed, catalogue, settings.blocking.exact_key_limit)
-    near = _neighbours(run, changed, catalogue)
-    near |= lexical.neighbours(
-        changed, catalogue, decider.vocabulary, settings.blocking, threads=settings.embedding.threads
-    )
-    found = blocking.candidates(near, keys, settings.blocking.candidates_per_listing)
-    alive = catalogue.select("listing_id")
-    kept = both_in(before, alive).select(*_SIDES, "blocked_by")
-    pairs = pl.concat([found.pairs, kept]).unique(_SIDES, keep="first").sort(_SIDES)
+    recipe = _recipe(run, decider)
+    anew = recipe not in run.lake.read(RECIPES, pl.col("name") == PAIRS.name)["recipe"]
+    moved = changes(run)["listing_id"]
+    found = propose(run, Retrieval(run, catalogue, decider.vocabulary), moved, anew=anew)
+    pairs = found.pairs
+    before = run.lake.read(PAIRS) if anew else _of_either(run, pl.concat([found.asked, moved]).unique())
 
-    close = pairs[decider.first(pairs, *_known(run, pairs)).rows]
-    light = _of_either(run, _ends(close, before)).join(before, on=_SIDES, how="anti")
-    again = pl.concat([close, light.select(*_SIDES, "blocked_by")])
-    around = _of_either(run, _ends(again)).join(before, on=_SIDES, how="anti")
+    either_moved = pl.col("left_id").is_in(moved.implode()) | pl.col("right_id").is_in(moved.implode())
+    held = before.clear() if anew else before.filter(~either_moved)
+    fresh = pairs.join(held, on=_SIDES, how="anti")
+    close = fresh[decider.first(fresh, *_known(run, fresh)).rows]
+    standing = pairs.join(fresh, on=_SIDES, how="anti")
+    gone = before.join(pl.concat([close, standing]), on=_SIDES, how="anti")
+
+    said = judgements.active(run.lake)
+    relabelled = standing.join(before, on=[*_SIDES, "blocked_by"], how="anti")
+    light = _of_either(run, _ends(close, gone)).select(_SIDES)
+    due = pl.concat([light, relabelled.select(_SIDES), _unheeded(run, said)])
+    again = pl.concat([close, _labelled(run, due, standing).join(gone, on=_SIDES, how="anti")]).unique(
+        _SIDES, keep="first"
+    )
+    around = _of_either(run, _ends(again)).join(gone, on=_SIDES, how="anti").join(again, on=_SIDES, how="anti")
     decided = decider.decide(
-        again,
+        again.sort(_SIDES),
         *_known(run, again),
-        around=around.select(*_SIDES, "first_score"),
+        around=around.select(*_SIDES, "first_score").sort(_SIDES),
         match_at=settings.decider.match_at,
         review_at=settings.decider.review_at,
     ).filter(pl.col("first_score") >= FLOOR)
-    decided = _overruled(decided, judgements.active(run.lake)).with_columns(
+    decided = _overruled(decided, said).with_columns(
         embedding_version=pl.lit("+".join(version(settings, modality) for modality in MODALITIES)),
         run_id=pl.lit(run.id),
     )
-    gone = before.join(decided, on=_SIDES, how="anti").select(_SIDES)
+    # Who is to be grouped again is written before the pairs that say so, and what was proposed after them: a run that
+    # died in between finds the same work.
+    ends = _ends(_different(run, decided), gone).to_frame().with_columns(run_id=pl.lit(run.id))
     tally.written(
-        run.lake.upsert(PAIRS, decided.select(*PAIRS.columns), run_id=run.id),
-        run.lake.delete(PAIRS, gone, run_id=run.id),
+        run.lake.upsert(REGROUP, ends, run_id=run.id),
+        run.lake.exchange(PAIRS, decided.select(*PAIRS.columns), gone, run_id=run.id),
+        run.lake.exchange(NEIGHBOURS, found.lists, found.dropped, run_id=run.id),
+        run.lake.upsert(RECIPES, pl.DataFrame([{"name": PAIRS.name, "recipe": recipe}]), run_id=run.id),
     )
-    own = decided.join(pairs, on=_SIDES, how="semi")
+    own = decided.join(fresh, on=_SIDES, how="semi")
     verdicts = dict(own.group_by("verdict").len().iter_rows())
     matched, review = verdicts.get("match", 0), verdicts.get("review", 0)
     tally(
-        **{**found.counts, "candidates": pairs.height},
+        **{**found.counts, "candidates": fresh.height},
         match=matched,
         review=review,
-        no_match=pairs.height - matched - review,
-        decided_again=light.height,
+        no_match=fresh.height - matched - review,
+        decided_again=again.height - close.height,
         pairs_removed=gone.height,
     )
+
+
+def _recipe(run: Run, decider: Decider) -> str:
+    """All that a pair's row depends on beside its listings and the pairs around it."""
+    thresholds = decider.thresholds(run.settings.decider.match_at, run.settings.decider.review_at)
+    indifferent = {"join_above_share", "reverse_neighbours"}  # how, not what
+    return json.dumps(
+        {
+            "decider": decider.version,
+            "prior": decider.prior,
+            "thresholds": thresholds,
+            "embedding": [version(run.settings, modality) for modality in MODALITIES],
+            "blocking": run.settings.blocking.model_dump(exclude=indifferent),
+        },
+        sort_keys=True,
+    )
+
+
+def _unheeded(run: Run, said: pl.DataFrame) -> pl.DataFrame:
+    """Held pairs that don't show what a person said of them, or show what was taken back."""
+    perhaps = pl.col("score").is_in([0.0, 1.0]) | pl.col("left_id").is_in(said["left_id"].implode())
+    held = run.lake.read(PAIRS, perhaps, columns=[*_SIDES, "score", "verdict"])
+    ruled = held.join(said.rename({"verdict": "said"}), on=_SIDES, how="left")
+    same = (pl.col("verdict") == "match") & (pl.col("score") == 1.0)
+    different = (pl.col("verdict") == "no_match") & (pl.col("score") == 0.0)
+    shown = pl.when(pl.col("said") == "same").then(same).when(pl.col("said") == "different").then(different)
+    return ruled.filter(~shown.otherwise(~same & ~different)).select(_SIDES)
+
+
+def _labelled(run: Run, due: pl.DataFrame, standing: pl.DataFrame) -> pl.DataFrame:
+    """Held pairs that are due, with who proposes them now."""
+    ids = _ends(due)
+    held = _of_either(run, ids).join(due, on=_SIDES, how="semi")
+    return held.select(*_SIDES, "blocked_by").join(standing, on=_SIDES, how="left", suffix="_now").select(
+        *_SIDES, pl.coalesce("blocked_by_now", "blocked_by").alias("blocked_by")
+    )  # fmt: skip
+
+
+def _different(run: Run, decided: pl.DataFrame) -> pl.DataFrame:
+    """Decided pairs whose score or verdict is not what is held."""
+    return decided.join(_of_either(run, _ends(decided)), on=[*_SIDES, "score", "verdict"], how="anti")
 
 
 def _of_either(run: Run, ids: pl.Series) -> pl.DataFrame:
@@ -136,34 +192,3 @@ def _overruled(decided: pl.DataFrame, judged: pl.DataFrame) -> pl.DataFrame:
         score=pl.when(same).then(1.0).when(different).then(0.0).otherwise("score"),
         verdict=pl.when(same).then(pl.lit("match")).when(different).then(pl.lit("no_match")).otherwise("verdict"),
     ).drop("said")
-
-
-def _neighbours(run: Run, changed: pl.Series, catalogue: pl.DataFrame) -> dict[str, pl.DataFrame]:
-    """Nearest listings by each modality: asked of the index, or joined in process where much of the catalogue moved.
-
-    Both give the same where the index is exact; the join reads every live vector once, which pays above a share.
-    """
-    rules = run.settings.blocking
-    limits: dict[Modality, tuple[int, float]] = {
-        "text": (rules.text_neighbours, rules.min_text_similarity),
-        "image": (rules.image_neighbours, rules.min_image_similarity),
-    }
-    joined = len(changed) > rules.join_above_share * catalogue.height
-    log.info(
-        "find neighbours", by="join in process" if joined else "index", changed=len(changed), live=catalogue.height
-    )
-    listings = run.lake.lookup(LISTINGS, "listing_id", catalogue["listing_id"] if joined else changed)
-    found: dict[str, pl.DataFrame] = {}
-    if joined:
-        for modality, (k, floor) in limits.items():
-            held = current(run.lake, modality, version(run.settings, modality), listings)
-            found[modality] = blocking.join_frame(changed, held, k, floor)
-        return found
-    with open_index(run.settings) as index:
-        for modality, (k, floor) in limits.items():
-            query = current(run.lake, modality, version(run.settings, modality), listings)
-            index.ensure(modality, version(run.settings, modality))
-            found[modality] = index.search(
-                modality, query["listing_id"].to_list(), matrix(query), k, min_similarity=floor
-            )
-    return found

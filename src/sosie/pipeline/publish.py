@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from sosie import alerts, judgements
+from sosie import alerts, faults, judgements
 from sosie.artifacts import Artifact
 from sosie.lake import Lake
 from sosie.pipeline.embed import MODALITIES, latest, version
@@ -44,17 +44,18 @@ def report(run: Run, tally: Tally) -> None:
     checks = docs.newest(folder / "data_docs")
     made = manifest(run)
     tally.written(run.lake.upsert(RUNS, pl.DataFrame([_row(made)], schema=RUNS.schema), run_id=run.id))
-    page.write(
-        run.settings.reports,
-        page.gather(
-            run.lake,
-            run.id,
-            made,
-            pictures=pictures.get,
-            example_pairs=run.settings.report.example_pairs,
-            data_docs=str(checks.relative_to(folder)) if checks else None,
-        ),
-    )
+    with faults.around("report.page"):
+        page.write(
+            run.settings.reports,
+            page.gather(
+                run.lake,
+                run.id,
+                made,
+                pictures=pictures.get,
+                example_pairs=run.settings.report.example_pairs,
+                data_docs=str(checks.relative_to(folder)) if checks else None,
+            ),
+        )
     tally(pages=1)
 
 

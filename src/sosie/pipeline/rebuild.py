@@ -15,7 +15,7 @@ def rebuild(settings: Settings, *, serve: bool = True) -> Counts:
 
     Listings that have no vector under these versions are embedded first; the others cost no model call. Both
     collections are whole before the first alias moves; without `serve` none moves, and hourly runs go on as they did.
-    Pairs that were decided on other vectors stay until one of their listings changes.
+    Pairs that were decided on other vectors stay until the next hour, which decides every pair anew.
     """
     lake, counts = Lake(settings.lake_uri), Counts()
     live = lake.read(LISTINGS, ~pl.col("is_deleted"))

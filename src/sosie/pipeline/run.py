@@ -8,7 +8,8 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property, wraps
@@ -19,8 +20,10 @@ import fsspec
 import polars as pl
 import structlog
 
-from sosie.errors import TerminalError
+from sosie import faults
+from sosie.errors import StoreBusy, TerminalError
 from sosie.lake import Lake, Written
+from sosie.locks import exclusive
 from sosie.settings import Settings
 from sosie.settings import settings as current_settings
 
@@ -81,8 +84,8 @@ class Staging:
         return fs, path
 
     def put(self, name: str, frame: pl.DataFrame) -> None:
-        """Keep a frame under a name, whole or not at all."""
-        with self._whole(f"{name}.parquet") as stream:
+        """Keep a frame under a name, whole or not at all. Raises `StoreBusy`."""
+        with faults.around(f"staging.{name}"), self._whole(f"{name}.parquet") as stream:
             frame.write_parquet(stream)
 
     def get(self, name: str) -> pl.DataFrame:
@@ -113,9 +116,17 @@ class Staging:
         fs.makedirs(path, exist_ok=True)
         target = posixpath.join(path, name)
         passing = posixpath.join(path, f".{uuid.uuid4().hex}")
-        with fs.open(passing, "wb") as stream:
-            yield stream
-        fs.mv(passing, target)
+        try:
+            with fs.open(passing, "wb") as stream:
+                yield stream
+            fs.mv(passing, target)
+        except OSError as error:
+            raise StoreBusy(
+                f"{self.uri}/{name} can't be written ({error}). Make room or mend the rights, then run the hour again."
+            ) from error
+        finally:
+            if fs.exists(passing):
+                fs.rm_file(passing)
 
 
 @dataclass
@@ -144,9 +155,12 @@ def step(body: Callable[Concatenate[Run, Tally, P], None]) -> Callable[Concatena
     def stepped(run: Run, /, *args: P.args, **kwargs: P.kwargs) -> Counts:
         shard = "-".join(str(kwargs[key]) for key in ("modality", "shard") if key in kwargs) or "0"
         tally, started, clock = Tally(), datetime.now(UTC), time.perf_counter()
-        with structlog.contextvars.bound_contextvars(run_id=run.id, step=name):
+        alone = nullcontext() if name == "embed" else run_alone(run.settings)  # shards are embedded side by side
+        faults.point(f"step.{name}.begun")
+        with alone, structlog.contextvars.bound_contextvars(run_id=run.id, step=name):
             body(run, tally, *args, **kwargs)
             seconds = time.perf_counter() - clock
+            faults.point(f"step.{name}.done")
             log.info("step done", seconds=round(seconds, 2), wrote=tally.wrote, **tally.counts)
         before = run.staging.record(name, shard)
         same_input = before is not None and all(before.get(key) == value for key, value in tally.extra.items())
@@ -164,9 +178,39 @@ def step(body: Callable[Concatenate[Run, Tally, P], None]) -> Callable[Concatena
                 **tally.extra,
             }
         )
+        faults.point(f"step.{name}.told")
         return tally.counts
 
     return stepped
+
+
+_alone: ContextVar[bool] = ContextVar("sosie_run_alone", default=False)
+
+
+@contextmanager
+def run_alone(settings: Settings) -> Iterator[None]:
+    """One run of a home at a time: a second one waits, `run_lock_seconds` at most. Raises `StoreBusy` after that.
+
+    Held for a whole hour by `run_all`, and by each step that is called by itself. The operating system frees it where
+    the process dies.
+    """
+    if _alone.get():
+        yield
+        return
+    with exclusive(settings.home / "run.lock", settings.run_lock_seconds, "running an hour of this home"):
+        token = _alone.set(True)
+        try:
+            yield
+        finally:
+            _alone.reset(token)
+
+
+def left_behind(run: Run) -> str:
+    """What of an hour that stopped is done, in a sentence, and how to go on."""
+    done = list(dict.fromkeys(record["step"] for record in run.staging.records()))
+    landing = "" if run.settings.landing == current_settings().landing else f" --landing {run.settings.landing}"
+    so_far = f"Done and kept of hour {run.id}: {', '.join(done)}. " if done else f"Nothing of hour {run.id} was done. "
+    return f"{so_far}To go on: sosie run{landing} --hour {run.id}. Every step can be run twice, nothing doubles."
 
 
 def _peak_memory_bytes() -> int:

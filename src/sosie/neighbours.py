@@ -1,0 +1,104 @@
+"""Who is near whom, kept from hour to hour, so that any history of hours and one full run propose the same pairs.
+
+A pair is proposed where either listing is among the other's k nearest in a source (title, picture, spelling), or both
+share an exact key. That says which pairs a catalogue has, whatever the order in which it came to be; but an hour that
+only asked for the neighbours of what changed would miss the other half of it: a changed listing enters or leaves the
+lists of listings that did not change, pushes a third one out of them, or makes room. So each listing's list is kept
+(table `neighbours`) beside the content that it was made for, and an hour mends exactly the lists that a move touches:
+
+- a list that held a moved listing loses it; where the list was full, it is searched anew;
+- a moved listing is put into every list whose last place it beats. Being near goes both ways, so those lists are
+  found by one deep search from the moved listing (`blocking.reverse_neighbours`), and no search from their side;
+- members of a key's group change where one enters or leaves, and all at once where the group crosses its limit.
+
+A moved listing is expected on k lists and leaves as many, so an hour costs one search a moved listing and at most k a
+listing that left: O(moved * k), whatever the catalogue's size. All of it is exact where the search is, unless a moved
+listing has more than `reverse_neighbours` others above the floor; these are counted (`crowded`).
+"""
+
+from collections.abc import Iterable
+
+import polars as pl
+
+from sosie.blocking import KEYS, NEIGHBOURS, nearest
+from sosie.tables import NEIGHBOURS as TABLE
+
+DIGITS = 5
+"""Similarities are compared to this many: further ones depend on who asked, and on how many were asked together."""
+
+CONTENT = {"text": pl.col("text_hash"), "image": pl.col("image_hash"), "lexical": pl.col("title"), **KEYS}
+"""Source → what of a listing decides where it stands in it."""
+
+
+def contents(listings: pl.DataFrame, sources: Iterable[str]) -> pl.DataFrame:
+    """listing_id, source, content of live listings; no row where a listing has nothing of a source."""
+    schema = pl.Schema({name: TABLE.columns[name] for name in ("listing_id", "source", "content")})
+    parts = [
+        listings.select("listing_id", source=pl.lit(source), content=CONTENT[source].cast(pl.String))
+        for source in sources
+    ]
+    return pl.concat([schema.to_frame(), *parts]).filter(pl.col("content").str.len_chars() > 0)
+
+
+def rounded(found: pl.DataFrame, floor: float) -> pl.DataFrame:
+    """Neighbours whose order depends on nothing but the two listings."""
+    near = found.with_columns(pl.col("similarity").round(DIGITS))
+    return near.filter(pl.col("similarity") >= pl.lit(floor, pl.Float32)).cast(NEIGHBOURS)
+
+
+def settle(held: pl.DataFrame, gained: pl.DataFrame, gone: pl.Series, k: int) -> pl.DataFrame:
+    """Lists (query_id, listing_id, similarity) after some listings left them and others came."""
+    stay = held.filter(~pl.col("listing_id").is_in(gone.implode()))
+    return nearest(pl.concat([gained, stay]).unique(["query_id", "listing_id"], keep="first", maintain_order=True), k)
+
+
+def rows(lists: pl.DataFrame, placed: pl.DataFrame, source: str, k: int, floor: float) -> pl.DataFrame:
+    """Rows of the table for the listings in `placed` (listing_id, content), with their lists; most near first."""
+    packed = (
+        lists.sort("query_id", "similarity", "listing_id", descending=[False, True, False])
+        .group_by("query_id", maintain_order=True)
+        .agg(near=pl.struct(other="listing_id", similarity="similarity"), last=pl.col("similarity").min())
+    )
+    full = pl.col("near").list.len() >= k
+    return (
+        placed.select("listing_id", "content")
+        .join(packed, left_on="listing_id", right_on="query_id", how="left")
+        .with_columns(
+            pl.col("near").fill_null([]),
+            source=pl.lit(source),
+            reach=pl.when(full).then("last").otherwise(pl.lit(floor, pl.Float32)),
+        )
+        .select(pl.col(name).cast(dtype) for name, dtype in TABLE.columns.items())
+    )
+
+
+def unpacked(state: pl.LazyFrame) -> pl.LazyFrame:
+    """Rows of the table as source, query_id, listing_id, similarity."""
+    return (
+        state.select("source", "near", query_id="listing_id")
+        .filter(pl.col("near").list.len() > 0)
+        .explode("near")
+        .select(
+            "source",
+            "query_id",
+            pl.col("near").struct.field("other").alias("listing_id"),
+            pl.col("near").struct.field("similarity"),
+        )
+    )
+
+
+def regrouped(left: pl.DataFrame, came: pl.DataFrame, everybody: pl.DataFrame, limit: int) -> pl.Series:
+    """Live listings whose partners by an exact key changed. All three frames: listing_id, source, content.
+
+    A group that is and was larger than `limit` proposes nobody, so nothing changed for its members.
+    """
+    key = ["source", "content"]
+    moves = pl.concat([came.with_columns(more=1), left.with_columns(more=-1)]).filter(pl.col("source").is_in(KEYS))
+    sizes = (
+        moves.group_by(key)
+        .agg(pl.col("more").sum())
+        .join(everybody.group_by(key).len(), on=key, how="left")
+        .with_columns(now=pl.col("len").fill_null(0).cast(pl.Int64))
+        .filter(pl.min_horizontal("now", pl.col("now") - pl.col("more")) <= limit)
+    )
+    return everybody.join(sizes, on=key, how="semi")["listing_id"].unique()

@@ -1,0 +1,258 @@
+"""The pairs that are worth a decision after this hour's moves, from kept lists of neighbours and few searches."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import polars as pl
+
+from sosie import blocking, lexical, neighbours
+from sosie.decider.text_features import Vocabulary
+from sosie.index import open_index
+from sosie.pipeline.embed import Modality, current, version
+from sosie.pipeline.run import Run, log
+from sosie.settings import Blocking
+from sosie.tables import LISTINGS, NEIGHBOURS
+from sosie.vectors import matrix
+
+Limits = dict[str, tuple[int, float]]
+
+
+def limits(rules: Blocking) -> Limits:
+    """Source → how many neighbours, and above which similarity. A source that is switched off is left out."""
+    every = {
+        "text": (rules.text_neighbours, rules.min_text_similarity),
+        "image": (rules.image_neighbours, rules.min_image_similarity),
+        "lexical": (rules.lexical_neighbours, rules.min_lexical_similarity),
+    }
+    return {source: (k, floor) for source, (k, floor) in every.items() if k}
+
+
+@dataclass(frozen=True)
+class Proposed:
+    """`pairs`: every pair with an end among `asked`, the listings whose own proposals could have changed; `counts`
+    for the manifest; `lists` fit tables.NEIGHBOURS and `dropped` (listing_id, source) are to go from it."""
+
+    pairs: pl.DataFrame
+    asked: pl.Series
+    counts: dict[str, int]
+    lists: pl.DataFrame
+    dropped: pl.DataFrame
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """Nearest neighbours among the live catalogue, by whichever way is cheaper for the number that asks."""
+
+    run: Run
+    catalogue: pl.DataFrame
+    vocabulary: Vocabulary
+
+    @cached_property
+    def _spelt(self) -> lexical.Sparse:
+        return lexical.rows(self.catalogue["title"], self.vocabulary)
+
+    def __call__(self, source: str, asking: pl.Series, k: int, floor: float) -> pl.DataFrame:
+        """query_id, listing_id, similarity: the `k` nearest of each, nearest first, equal ones by id.
+
+        An engine cuts equal ones as it likes, and copies of a listing are as near as each other: where the cut falls
+        among equals more is asked for, up to `reverse_neighbours`.
+        """
+        found, depth = [], k + max(8, k // 4)
+        while not asking.is_empty():
+            near = self._once(source, asking, depth, floor)
+            reached = near.group_by("query_id").agg(
+                pl.len(),
+                place=pl.col("similarity").sort(descending=True).slice(k - 1, 1).first(),
+                last=pl.col("similarity").min(),
+            )
+            among_equals = (pl.col("len") >= depth) & (pl.col("place") == pl.col("last"))
+            more = depth < self.run.settings.blocking.reverse_neighbours
+            asking = reached.filter(among_equals & more)["query_id"]
+            found.append(near.filter(~pl.col("query_id").is_in(asking.implode())))
+            depth *= 4
+        return blocking.nearest(pl.concat([pl.DataFrame(schema=blocking.NEIGHBOURS), *found]), k)
+
+    def _once(self, source: str, asking: pl.Series, k: int, floor: float) -> pl.DataFrame:
+        # A hair below the floor, which is drawn after rounding.
+        lower = floor - 10.0**-neighbours.DIGITS
+        if source == "lexical":
+            threads = self.run.settings.embedding.threads
+            found = lexical.join(asking, self.catalogue["listing_id"], self._spelt, k, lower, threads=threads)
+        else:
+            found = self._by_vector("text" if source == "text" else "image", asking, k, lower)
+        return neighbours.rounded(found, floor)
+
+    def _by_vector(self, modality: Modality, asking: pl.Series, k: int, floor: float) -> pl.DataFrame:
+        """Asked of the index, or joined in process where much of the catalogue asks.
+
+        Both give the same where the index is exact; the join reads every live vector once, which pays above a share.
+        """
+        run = self.run
+        stamp = version(run.settings, modality)
+        joined = len(asking) > run.settings.blocking.join_above_share * self.catalogue.height
+        log.info(
+            "find neighbours",
+            modality=modality,
+            by="join in process" if joined else "index",
+            asking=len(asking),
+            live=self.catalogue.height,
+        )
+        listings = run.lake.lookup(LISTINGS, "listing_id", self.catalogue["listing_id"] if joined else asking)
+        held = current(run.lake, modality, stamp, listings)
+        if joined:
+            return blocking.join_frame(asking, held, k, floor)
+        with open_index(run.settings) as index:
+            index.ensure(modality, stamp)
+            return index.search(modality, held["listing_id"].to_list(), matrix(held), k, min_similarity=floor)
+
+
+def propose(run: Run, retrieve: Retrieval, touched: pl.Series, *, anew: bool) -> Proposed:
+    """All pairs that this hour can have made, changed or unmade. `touched` are listings that changed or went.
+
+    With `anew` nothing that is held counts, and every live listing is asked.
+    """
+    rules, catalogue = run.settings.blocking, retrieve.catalogue
+    sources = limits(rules)
+    everybody = neighbours.contents(catalogue, [*sources, *blocking.KEYS])
+    state = run.lake.scan(NEIGHBOURS)
+    held = state.select("listing_id", "source", "content").collect()
+    old = held.clear() if anew else held.filter(pl.col("listing_id").is_in(touched.implode()))
+    new = everybody if anew else everybody.filter(pl.col("listing_id").is_in(touched.implode()))
+    left, came = (one.join(other, on=one.columns, how="anti") for one, other in ((old, new), (new, old)))
+    if anew:
+        state = state.clear()
+
+    mended = [_keys(came)]
+    crowded, refilled = 0, 0
+    for source, (k, floor) in sources.items():
+        moved = _Moved(
+            source, k, floor, left.filter(pl.col("source") == source), came.filter(pl.col("source") == source)
+        )
+        lists = moved.lists(state.filter(pl.col("source") == source), retrieve, rules.reverse_neighbours)
+        mended.append(lists.rows)
+        crowded, refilled = crowded + lists.crowded, refilled + lists.refilled
+    lists_now = pl.concat(mended)
+
+    living = catalogue["listing_id"]
+    asked = pl.concat(
+        [
+            living if anew else living.filter(living.is_in(touched.implode())),
+            lists_now["listing_id"],
+            neighbours.regrouped(left, came, everybody, rules.exact_key_limit),
+        ]
+    ).unique()
+    key = list(NEIGHBOURS.key)
+    stale = held.join(everybody, on=key, how="anti") if anew else left.join(came, on=key, how="anti")
+    replaced = pl.concat([lists_now.select(key), stale.select(key)])
+    found = _union(rules, catalogue, asked, lists_now, state.join(replaced.lazy(), on=key, how="anti"))
+    either = pl.col("left_id").is_in(asked.implode()) | pl.col("right_id").is_in(asked.implode())
+    return Proposed(
+        found.pairs.filter(either),
+        asked,
+        {**found.counts, "asked": len(asked), "refilled_lists": refilled, "crowded_listings": crowded},
+        lists_now,
+        stale.select(key),
+    )
+
+
+@dataclass(frozen=True)
+class _Lists:
+    rows: pl.DataFrame
+    crowded: int
+    refilled: int
+
+
+@dataclass(frozen=True)
+class _Moved:
+    """What left its place in a source, and what came to another: frames of listing_id, source, content."""
+
+    source: str
+    k: int
+    floor: float
+    left: pl.DataFrame
+    came: pl.DataFrame
+
+    def lists(self, state: pl.LazyFrame, retrieve: Callable[..., pl.DataFrame], depth: int) -> _Lists:
+        """The lists that are others now, of the moved listings and of those around them."""
+        gone, came = self.left["listing_id"], self.came["listing_id"]
+        away = pl.concat([gone, came]).unique().implode()
+        still = state.filter(~pl.col("listing_id").is_in(away))
+        others = still.select(pl.len()).collect().item()
+        deep = retrieve(self.source, came, max(self.k, depth) if others else self.k, self.floor)
+        own = blocking.nearest(deep, self.k)
+
+        # Who had a moved listing on its list, and who has to have it now.
+        holders = neighbours.unpacked(still).filter(pl.col("listing_id").is_in(gone.implode())).collect()["query_id"]
+        gained = (
+            deep.select(query_id="listing_id", listing_id="query_id", similarity="similarity")
+            .join(
+                still.select("listing_id", "reach").collect() if others else pl.DataFrame(schema=NEIGHBOURS.schema),
+                left_on="query_id",
+                right_on="listing_id",
+            )
+            .filter(pl.col("similarity") >= pl.col("reach"))
+            .select(*blocking.NEIGHBOURS)
+        )
+        around = pl.concat([holders, gained["query_id"]]).unique()
+        before = still.filter(pl.col("listing_id").is_in(around.implode())).collect()
+        full = before.filter(pl.col("near").list.len() >= self.k, pl.col("listing_id").is_in(holders.implode()))
+        refill = full["listing_id"]
+        held = neighbours.unpacked(before.lazy()).select(*blocking.NEIGHBOURS).collect()
+        settled = neighbours.settle(held, gained, gone, self.k)
+        again = blocking.nearest(retrieve(self.source, refill, self.k, self.floor), self.k)
+        lists = pl.concat([own, settled.filter(~pl.col("query_id").is_in(refill.implode())), again])
+        placed = pl.concat([self.came, before.select(self.came.columns)])
+        return _Lists(
+            neighbours.rows(lists, placed, self.source, self.k, self.floor),
+            crowded=0 if not others else deep.group_by("query_id").len().filter(pl.col("len") >= depth).height,
+            refilled=len(refill),
+        )
+
+
+def _keys(came: pl.DataFrame) -> pl.DataFrame:
+    """Rows that remember which keys a listing had."""
+    keyed = came.filter(pl.col("source").is_in(blocking.KEYS))
+    empty = {"reach": pl.lit(None, pl.Float32), "near": pl.lit([], NEIGHBOURS.columns["near"])}
+    return keyed.with_columns(**empty).select(*NEIGHBOURS.columns)
+
+
+def _union(
+    rules: Blocking,
+    catalogue: pl.DataFrame,
+    asked: pl.Series,
+    mended: pl.DataFrame,
+    kept: pl.LazyFrame,
+) -> blocking.Candidates:
+    """Candidates of the listings asked, from their own lists and from those of others that they are on.
+
+    Whether a pair survives the cap is for each end to say, by its whole list: an end that was not asked and may have
+    more than the cap is therefore asked with them.
+    """
+    sources = limits(rules)
+    now = pl.concat([kept, mended.lazy()]).filter(pl.col("source").is_in(list(sources)))
+    room = rules.candidates_per_listing - sum(k for k, _ in sources.values())
+    may_overflow = _partners(catalogue, rules.exact_key_limit).filter(pl.col("partners") > room)["listing_id"]
+    asking = pl.concat([asked, may_overflow]).unique() if len(asked) < catalogue.height else asked
+    rows = (
+        neighbours.unpacked(now)
+        .filter(pl.col("query_id").is_in(asking.implode()) | pl.col("listing_id").is_in(asking.implode()))
+        .collect()
+    )
+    keys = blocking.exact_keys(asking, catalogue, rules.exact_key_limit)
+    back = keys.pairs.select(query_id="listing_id", listing_id="query_id", source="source")
+    both = blocking.ExactKeys(pl.concat([keys.pairs, back]).unique().sort(back.columns), keys.skipped)
+    near = {source: rows.filter(pl.col("source") == source).select(*blocking.NEIGHBOURS) for source in sources}
+    return blocking.candidates(near, both, rules.candidates_per_listing)
+
+
+def _partners(catalogue: pl.DataFrame, limit: int) -> pl.DataFrame:
+    """listing_id, partners: at most how many share an exact key with it."""
+    keyed = neighbours.contents(catalogue, blocking.KEYS)
+    sizes = pl.len().over("source", "content")
+    return (
+        keyed.with_columns(size=sizes)
+        .filter(pl.col("size") <= limit)
+        .group_by("listing_id")
+        .agg(partners=pl.col("size").cast(pl.Int64).sum() - pl.len().cast(pl.Int64))
+    )

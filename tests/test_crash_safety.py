@@ -1,0 +1,172 @@
+"""A run that is killed, anywhere, and run again ends where an undisturbed one ends.
+
+`sosie run` in processes of its own, on real stores. One home is killed at one point after the other, each time as soon
+as that point is first reached; a few points by default, all of them where `SOSIE_LAW_EXAMPLES` is 50 or more.
+"""
+
+import json
+import multiprocessing
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from PIL import Image
+
+from sosie import faults, tables
+from sosie.index import Modality, open_index
+from sosie.judgements import judge
+from sosie.lake import Lake
+from sosie.settings import Settings, load
+
+HOURS = ("2026-01-05T00", "2026-01-05T01")
+FULL = int(os.environ.get("SOSIE_LAW_EXAMPLES", "0")) >= 50
+STRIDE = 1 if FULL else 29
+
+# Forked from a process that has the slow imports behind it; nothing of ours has run there yet.
+processes = multiprocessing.get_context("forkserver")
+processes.set_forkserver_preload(
+    ["sosie.cli", "sosie.pipeline", "sosie.validation.suite", "great_expectations", "feast", "pymilvus", "lightgbm"]
+)
+
+FEED = {"seller_id": "s1", "currency": "EUR", "price": 10.0, "is_deleted": False}
+
+
+def land(landing: Path, hour: str, rows: list[dict[str, Any]]) -> None:
+    folder = landing / hour
+    folder.mkdir(parents=True, exist_ok=True)
+    at = {"updated_at": f"{hour}:10:00Z"}
+    pl.DataFrame([FEED | at | row for row in rows], infer_schema_length=None).write_csv(folder / "rows.csv")
+
+
+@pytest.fixture(scope="module")
+def landing(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two hours that reach every store: clusters that form, merge, shrink and go, refused rows, deletes."""
+    folder = tmp_path_factory.mktemp("market") / "landing"
+    (folder / "pictures").mkdir(parents=True)
+    for number, colour in enumerate(("red", "blue", "green", "grey", "orange")):
+        picture = Image.new("RGB", (80, 80), colour)
+        picture.paste("black", (10 * number, 5, 10 * number + 20, 60))
+        picture.save(folder / "pictures" / f"{number}.png")
+    goods = ("Acme kettle 1 litre steel", "Bolt drill 500 W", "Summer dress blue", "Lamp oak E27", "Rope 10 m nylon")
+    first = [
+        {"listing_id": f"k{number}{copy}", "title": title, "image_uri": f"pictures/{number}.png"}
+        for number, title in enumerate(goods)
+        for copy in range(5)
+    ]
+    bad = [{"listing_id": "bad1", "title": "x", "price": -1.0}, {"listing_id": "bad2", "title": None}]
+    land(folder, HOURS[0], [*first, *bad])
+    moved = {"title": goods[1], "image_uri": "pictures/1.png"}
+    second = [
+        {"listing_id": "k00", **moved},
+        {"listing_id": "k01", "title": goods[0], "image_uri": None},
+        {"listing_id": "k20", "title": goods[2], "is_deleted": True},
+        {"listing_id": "k21", "title": goods[2], "is_deleted": True},
+        {"listing_id": "k22", "title": "Garden hose 20 m green", "image_uri": None},
+        {"listing_id": "k23", "title": "Chess set, wood", "image_uri": None},
+        {"listing_id": "k30", "title": goods[3], "image_uri": "pictures/3.png", "price": 12.0},
+        {"listing_id": "n1", "title": goods[4], "image_uri": "pictures/4.png"},
+        {"listing_id": "bad3", "title": "x", "price": -1.0},
+    ]
+    land(folder, HOURS[1], second)
+    return folder
+
+
+def _sosie(home: str, landing: str, hour: str, fault: str, log: str) -> None:
+    os.environ |= {"SOSIE_HOME": home, "SOSIE_FAULT": fault, "SOSIE_FAULT_LOG": log, "OMP_NUM_THREADS": "1"}
+    os.environ["SOSIE_ALERTS__URLS"] = "[]"
+    sys.stdout = sys.stderr = Path(home).parent.joinpath("out.txt").open("a")
+    from sosie.cli import app
+
+    app(["run", "--landing", landing, "--hour", hour])
+
+
+def sosie(home: Path, landing: Path, hour: str, *, fault: str = "", log: Path | None = None) -> int:
+    """Exit status of one `sosie run`; -9 where it was killed."""
+    home.mkdir(parents=True, exist_ok=True)
+    process = processes.Process(target=_sosie, args=(str(home), str(landing), hour, fault, str(log or "")))
+    process.start()
+    process.join(180)
+    assert process.exitcode is not None, f"hung at {fault or 'nothing'}"
+    return process.exitcode
+
+
+def settings_of(home: Path, landing: Path) -> Settings:
+    return load(home=home, landing=landing)
+
+
+VOLATILE = {"created_timestamp", "vector", "started_at", "finished_at", "seconds", "steps", "attempts", "text", "when"}
+
+
+def told(settings: Settings) -> dict[str, object]:
+    """All tables but for times on the clock, and both collections of the index."""
+    lake = Lake(settings.lake_uri)
+    found: dict[str, object] = {}
+    for table in tables.ALL:
+        rows = lake.read(table).drop(VOLATILE, strict=False)
+        found[table.name] = sorted(json.dumps(row, default=str) for row in rows.iter_rows(named=True))
+    modalities: tuple[Modality, ...] = ("text", "image")
+    with open_index(settings) as index:
+        found["index"] = {modality: sorted(index.ids(modality)) for modality in modalities}
+    return found
+
+
+def between(settings: Settings) -> None:
+    """What a person says after the first hour."""
+    judge(Lake(settings.lake_uri), "k30", "k31", "different", "tester")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(landing: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, object], list[list[str]]]:
+    """Both hours in peace: the tables, and the points that each hour was first to pass."""
+    home = tmp_path_factory.mktemp("calm") / "home"
+    passed: list[list[str]] = []
+    for number, hour in enumerate(HOURS):
+        log = home.parent / f"{hour}.log"
+        assert sosie(home, landing, hour, log=log) == 0
+        if number == 0:
+            between(settings_of(home, landing))
+        seen = set().union(*passed) if passed and not FULL else set()
+        passed.append([name for name in dict.fromkeys(log.read_text().split()) if name not in seen])
+    return told(settings_of(home, landing)), passed
+
+
+def test_the_points_are_those_that_the_code_passes(undisturbed) -> None:
+    reached = set().union(*undisturbed[1])
+    taken_over = {f"lake.changes.delete.{where}" for where in ("before", "after")}  # see the last test
+    assert reached | taken_over == set(faults.points())
+    assert len(reached) >= 40
+
+
+def test_killed_at_one_point_after_the_other_a_run_ends_where_an_undisturbed_one_ends(
+    landing: Path, undisturbed, tmp_path: Path
+) -> None:
+    wanted, passed = undisturbed
+    home = tmp_path / "home"
+    for number, hour in enumerate(HOURS):
+        for fault in passed[number][number % STRIDE :: STRIDE]:
+            assert sosie(home, landing, hour, fault=fault) == -9, fault
+        assert sosie(home, landing, hour) == 0
+        if number == 0:
+            between(settings_of(home, landing))
+    found = told(settings_of(home, landing))
+    for name in wanted:
+        assert found[name] == wanted[name], name
+    shutil.rmtree(home)
+
+
+def test_an_hour_that_was_killed_and_never_run_again_is_finished_by_the_next(
+    landing: Path, undisturbed, tmp_path: Path
+) -> None:
+    home, log = tmp_path / "home", tmp_path / "log"
+    assert sosie(home, landing, HOURS[0], fault="lake.pairs.exchange.after") == -9
+    assert sosie(home, landing, HOURS[1], log=log) == 0
+    assert "lake.changes.delete.after" in log.read_text().split()
+    lake = Lake(settings_of(home, landing).lake_uri)
+    members = lake.read(tables.CLUSTERS).group_by("cluster_id").agg(pl.col("listing_id").sort())
+    grouped = {tuple(ids) for ids in members["listing_id"]}
+    assert ("k40", "k41", "k42", "k43", "k44", "n1") in grouped
+    assert lake.read(tables.REGROUP).is_empty()
