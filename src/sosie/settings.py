@@ -109,6 +109,17 @@ class Report(Section):
     example_pairs: int = 40
 
 
+class Rebuild(Section):
+    """A second embedding version: how it is built, compared and kept."""
+
+    chunk: int = Field(default=5_000, gt=0)  # listings between two marks of progress
+    follow_hours: float = 24.0  # how long hours go on writing the version that was live before
+    wait_seconds: float = 3_600.0  # how long a step waits for a switch to end, and a switch for steps
+    compare_listings: int = Field(default=1_000, gt=0)
+    compare_pairs: int = Field(default=10_000, gt=0)
+    compare_neighbours: int = Field(default=10, gt=0)
+
+
 class Settings(BaseSettings):
     """Everything that can be set. Paths that are left out live under `home`."""
 
@@ -140,6 +151,7 @@ class Settings(BaseSettings):
     clusters: Clusters = Clusters()
     alerts: Alerts = Alerts()
     report: Report = Report()
+    rebuild: Rebuild = Rebuild()
 
     def encoder(self, modality: str) -> Path:
         """Folder of the encoder in use for "text" or "image"."""

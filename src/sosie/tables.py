@@ -217,7 +217,7 @@ RUNS = Table(
     key=("run_id",),
     columns={
         "run_id": pl.String,
-        "state": pl.String,  # succeeded, refused
+        "state": pl.String,  # succeeded, refused; of what is no hour: promote, rollback, upkeep
         "started_at": TIMESTAMP,
         "finished_at": TIMESTAMP,
         "seconds": pl.Float64,

@@ -4,7 +4,7 @@ import polars as pl
 
 from sosie import blocking, judgements, lexical
 from sosie.index import open_index
-from sosie.pipeline.embed import MODALITIES, Modality, current, version
+from sosie.pipeline.embed import MODALITIES, Modality, assured, current, version
 from sosie.pipeline.ingest import changes
 from sosie.pipeline.run import Run, Tally, log, step
 from sosie.tables import LISTINGS, PAIRS
@@ -22,9 +22,7 @@ def upsert_vectors(run: Run, tally: Tally) -> None:
         for modality in MODALITIES:
             touches = ("new", modality, "text_and_image", "deleted")
             ids = moved.filter(pl.col("kind").is_in(touches)).select("listing_id")
-            vectors = current(
-                run.lake, modality, version(run.settings, modality), listings.join(ids, on="listing_id", how="semi")
-            )
+            vectors = assured(run.lake, run.settings, modality, listings.join(ids, on="listing_id", how="semi"), run.id)
             gone = ids.join(vectors, on="listing_id", how="anti")["listing_id"].to_list()
             index.ensure(modality, version(run.settings, modality))
             tally.written(

@@ -20,6 +20,7 @@ import polars as pl
 import structlog
 
 from sosie.errors import TerminalError
+from sosie.fence import sharing
 from sosie.lake import Lake, Written
 from sosie.settings import Settings
 from sosie.settings import settings as current_settings
@@ -66,7 +67,7 @@ class Run:
 
     @property
     def hour(self) -> datetime:
-        return datetime.strptime(self.id, HOUR).replace(tzinfo=UTC)
+        return datetime.strptime(self.id[:13], HOUR).replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ def step(body: Callable[Concatenate[Run, Tally, P], None]) -> Callable[Concatena
     def stepped(run: Run, /, *args: P.args, **kwargs: P.kwargs) -> Counts:
         shard = "-".join(str(kwargs[key]) for key in ("modality", "shard") if key in kwargs) or "0"
         tally, started, clock = Tally(), datetime.now(UTC), time.perf_counter()
-        with structlog.contextvars.bound_contextvars(run_id=run.id, step=name):
+        with structlog.contextvars.bound_contextvars(run_id=run.id, step=name), sharing(run.settings):
             body(run, tally, *args, **kwargs)
             seconds = time.perf_counter() - clock
             log.info("step done", seconds=round(seconds, 2), wrote=tally.wrote, **tally.counts)

@@ -40,6 +40,7 @@ STEPS = {
     "match": "Find and decide pairs",
     "cluster": "Group duplicates",
     "publish_features": "Publish features",
+    "follow": "Update the second index",
     "report": "Write the report",
     "alert": "Send alerts",
 }
