@@ -14,7 +14,9 @@ from sosie.commands.console import EXIT_TERMINAL as EXIT_TERMINAL
 from sosie.commands.console import EXIT_TRANSIENT as EXIT_TRANSIENT
 from sosie.commands.console import errors as _errors
 from sosie.commands.console import listed, out
+from sosie.commands.features import features
 from sosie.commands.rebuild import rebuild
+from sosie.commands.upkeep import upkeep
 from sosie.errors import SosieError
 
 app = typer.Typer(
@@ -146,6 +148,8 @@ def judge(
 
 
 app.command()(rebuild)
+app.command()(upkeep)
+app.add_typer(features, name="features")
 
 
 @app.command()

@@ -6,16 +6,19 @@ one that carries such locks, as NFS 4 does.
 
 import fcntl
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
+from types import MappingProxyType
+from typing import IO
 
 from sosie.errors import StoreBusy
 from sosie.settings import PROJECT, Settings, live_models
 
 _PAUSE = 0.1
 _alone: ContextVar[frozenset[Path]] = ContextVar("homes that this context switches", default=frozenset())
+_shared: ContextVar[Mapping[Path, IO[str]]] = ContextVar("locks that this context shares", default=MappingProxyType({}))
 
 
 @contextmanager
@@ -24,40 +27,61 @@ def sharing(settings: Settings) -> Iterator[None]:
     if settings.home in _alone.get():
         yield
         return
-    with _locked(settings, fcntl.LOCK_SH, "a switch of models to end"):
+    with _locked(settings, fcntl.LOCK_SH, "a switch of models to end") as stream:
         _still_live(settings)
-        yield
+        token = _shared.set({**_shared.get(), settings.home: stream})
+        try:
+            yield
+        finally:
+            _shared.reset(token)
 
 
 @contextmanager
 def alone(settings: Settings) -> Iterator[None]:
-    """Held by a switch: no step runs meanwhile but our own. Raises `StoreBusy` where steps leave no gap."""
-    with _locked(settings, fcntl.LOCK_EX, "the steps of an hour to end"):
-        token = _alone.set(_alone.get() | {settings.home})
-        try:
-            yield
-        finally:
-            _alone.reset(token)
+    """Held by a switch: no step runs meanwhile but our own. Raises `StoreBusy` where steps leave no gap.
+
+    A step may ask for it: it gives up its share first, so that two that ask never wait for each other.
+    """
+    awaited = "the steps of an hour to end"
+    token = _alone.set(_alone.get() | {settings.home})
+    try:
+        if (stream := _shared.get().get(settings.home)) is not None:
+            _take(stream, fcntl.LOCK_EX, settings, awaited)
+            try:
+                yield
+            finally:
+                _take(stream, fcntl.LOCK_SH, settings, awaited)
+        else:
+            with _locked(settings, fcntl.LOCK_EX, awaited):
+                yield
+    finally:
+        _alone.reset(token)
 
 
 @contextmanager
-def _locked(settings: Settings, kind: int, awaited: str) -> Iterator[None]:
+def _locked(settings: Settings, kind: int, awaited: str) -> Iterator[IO[str]]:
     path = settings.home / "registry" / "switch.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
-    until = time.monotonic() + settings.rebuild.wait_seconds
-    with path.open("a") as stream:
-        while True:
-            try:
-                fcntl.flock(stream, kind | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > until:
-                    raise StoreBusy(
-                        f"Waited {settings.rebuild.wait_seconds:.0f} s for {awaited} (lock {path}). "
-                        "Run it again; what was done is kept. `rebuild.wait_seconds` says how long to wait."
-                    ) from None
-                time.sleep(_PAUSE)
-        yield  # closing the file frees the lock
+    with path.open("a") as stream:  # closing it frees the lock
+        _take(stream, kind, settings, awaited)
+        yield stream
+
+
+def _take(stream: IO[str], kind: int, settings: Settings, awaited: str) -> None:
+    seconds = settings.rebuild.wait_seconds
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(stream, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > until:
+                raise StoreBusy(
+                    f"Waited {seconds:.0f} s for {awaited} (lock {stream.name}). Run it again; what was done is kept. "
+                    "`rebuild.wait_seconds` says how long to wait."
+                ) from None
+            time.sleep(_PAUSE)
+        else:
+            return
 
 
 def _still_live(settings: Settings) -> None:

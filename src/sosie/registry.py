@@ -22,7 +22,7 @@ from typing import Any, Literal
 from sosie.artifacts import Artifact
 from sosie.errors import SettingsError, TerminalError
 from sosie.gate import Gate, Scores, Verdict
-from sosie.settings import Settings, live_models
+from sosie.settings import PROJECT, Settings, live_models
 
 KINDS = {"text": "text-encoder", "image": "image-encoder", "decider": "decider"}
 """Folder of each model → its kind."""
@@ -208,6 +208,23 @@ def committed(settings: Settings) -> dict[str, str]:
     if not pointer.exists() or settings.models != live_models(settings.home):
         return {}
     return dict(json.loads(pointer.read_text()).get("versions", {}))
+
+
+def retired_at(settings: Settings, modality: str, version: str) -> datetime | None:
+    """When models with this embedding version last stopped being live; None where they never did."""
+    times = [
+        move["when"]
+        for move in _moves(settings)
+        if "from" in move and _version(settings, move["from"], modality) == version
+    ]
+    return datetime.fromisoformat(max(times)) if times else None
+
+
+def _version(settings: Settings, id_: str | None, modality: str) -> str | None:
+    if id_ is None:
+        return versions_of(PROJECT / "models")[modality]
+    card = folder(settings, id_) / "card.json"
+    return str(json.loads(card.read_text())["versions"][modality]) if card.is_file() else None
 
 
 def last_move(settings: Settings) -> dict[str, Any] | None:

@@ -120,6 +120,17 @@ class Rebuild(Section):
     compare_neighbours: int = Field(default=10, gt=0)
 
 
+class Upkeep(Section):
+    """What `dedup_upkeep` keeps, and for how long. `None` is forever."""
+
+    retention_hours: int = Field(default=168, ge=0)  # how far back Delta's time travel reaches
+    grace_hours: float = Field(default=168.0, ge=0)  # an old version's collection after its last use
+    vectors_days: float | None = None  # an old version's vectors in the lake after its last use
+    history_days: float | None = None  # superseded vectors and decisions, and all of deleted listings
+    staging_hours: float = Field(default=48.0, ge=0)  # what steps handed on
+    records_days: float = Field(default=30.0, ge=0)  # change sets of finished hours, records of their steps
+
+
 class Settings(BaseSettings):
     """Everything that can be set. Paths that are left out live under `home`."""
 
@@ -152,6 +163,7 @@ class Settings(BaseSettings):
     alerts: Alerts = Alerts()
     report: Report = Report()
     rebuild: Rebuild = Rebuild()
+    upkeep: Upkeep = Upkeep()
 
     def encoder(self, modality: str) -> Path:
         """Folder of the encoder in use for "text" or "image"."""

@@ -172,6 +172,13 @@ class VectorIndex:
         self._milvus.call("load_collection", name)
         self._search_params.clear()
 
+    def compact(self, modality: Modality, version: str) -> None:
+        """Have Milvus merge small segments and drop deleted rows: now, or soon where it does so in the background."""
+        name = self._name(modality, version)
+        self._milvus.call("flush", name)  # the embedded server merges whenever it has flushed
+        if self._write_lock is None:
+            self._milvus.call("compact", name)
+
     # Writes
 
     def upsert(

@@ -11,7 +11,7 @@ from sosie.lake import Lake
 from sosie.locks import exclusive
 from sosie.pipeline.embed import TABLE, Modality, current, embed_listings, version
 from sosie.settings import Settings
-from sosie.tables import LISTINGS
+from sosie.tables import CHANGES, LISTINGS, RUNS
 from sosie.vectors import matrix
 
 _LOCK_SECONDS = 600.0
@@ -75,3 +75,9 @@ def astray(lake: Lake, settings: Settings, index: VectorIndex, modality: Modalit
     either = pl.concat([held, wanted])
     both = pl.DataFrame({"listing_id": held}).join(wanted.to_frame(), on="listing_id", how="semi")["listing_id"]
     return either.filter(~either.is_in(both.implode())).unique().sort()
+
+
+def under_way(lake: Lake) -> pl.Series:
+    """Listings in change sets of hours that have not come to their end."""
+    done = lake.read(RUNS, pl.col("state") == "succeeded", columns=["run_id"])
+    return lake.read(CHANGES).join(done, on="run_id", how="anti")["listing_id"].unique()

@@ -1,7 +1,5 @@
 """One embedding version put in the place of another, together with its decider, in one step. See the package."""
 
-from datetime import UTC, datetime
-
 import polars as pl
 
 from sosie import fence, registry
@@ -9,19 +7,17 @@ from sosie.errors import IndexOutOfStep
 from sosie.index import VectorIndex, open_index, server
 from sosie.lake import Lake
 from sosie.locks import exclusive
+from sosie.pipeline.aside import MARK, aside
 from sosie.pipeline.cluster import cluster
 from sosie.pipeline.embed import Modality, version
 from sosie.pipeline.match import match
 from sosie.pipeline.publish import publish_features, record
-from sosie.pipeline.run import HOUR, Counts, Run, log
+from sosie.pipeline.run import Counts, Run, log
 from sosie.rebuild.build import build
-from sosie.rebuild.instep import astray, follow, with_content
+from sosie.rebuild.instep import astray, follow, under_way, with_content
 from sosie.rebuild.target import Target, close
 from sosie.settings import Settings
-from sosie.tables import CHANGES, LISTINGS, RUNS
-
-MARK = "~"
-"""Parts the hour from the rest in the run id of what is no hour: sorts after its hour and before the next."""
+from sosie.tables import CHANGES, LISTINGS
 
 
 def serve(settings: Settings, target: Target, how: str, who: str) -> Counts:
@@ -71,7 +67,7 @@ def _catch_up(settings: Settings, target: Target) -> Counts:
     Raises `IndexOutOfStep` where the second collection still doesn't hold exactly the live catalogue.
     """
     lake, served, counts = Lake(settings.lake_uri), target.settings(settings), Counts()
-    ids = _under_way(lake)
+    ids = under_way(lake)
     with open_index(served) as index:
         for modality in target.modalities(settings):
             follow(lake, served, index, modality, ids, "rebuild")
@@ -79,12 +75,6 @@ def _catch_up(settings: Settings, target: Target) -> Counts:
             follow(lake, served, index, modality, lost, "rebuild")
             counts[f"{modality}_held"] = _verified(lake, served, index, modality)
     return counts
-
-
-def _under_way(lake: Lake) -> pl.Series:
-    """Listings of hours that have not come to their end."""
-    done = lake.read(RUNS, pl.col("state") == "succeeded", columns=["run_id"])
-    return lake.read(CHANGES).join(done, on="run_id", how="anti")["listing_id"].unique()
 
 
 def _verified(lake: Lake, served: Settings, index: VectorIndex, modality: Modality) -> int:
@@ -113,13 +103,6 @@ def _everything(settings: Settings, target: Target, how: str) -> Run:
     )
     lake.upsert(CHANGES, asked.select(*CHANGES.columns), run_id=run.id)
     return run
-
-
-def aside(lake: Lake, what: str) -> str:
-    """The id of a run that is no hour: after the newest hour that there is, and before the next."""
-    now = datetime.now(UTC)
-    hours = lake.read(RUNS, columns=["run_id"])["run_id"].str.slice(0, 13).sort().to_list()
-    return f"{hours[-1] if hours else now.strftime(HOUR)}{MARK}{what}-{now:%Y%m%dT%H%M%S}"
 
 
 def _refresh(run: Run, how: str) -> Counts:
