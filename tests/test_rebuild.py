@@ -22,7 +22,7 @@ from sosie.errors import SettingsError, StoreBusy
 from sosie.index import open_index
 from sosie.judgements import judge
 from sosie.lake import Lake
-from sosie.rebuild import compare as measure
+from sosie.rebuild import measures
 from sosie.rebuild.comparison import folder
 from sosie.registry import Source
 from sosie.settings import PROJECT, Settings, load
@@ -347,13 +347,55 @@ def test_a_second_index_is_abandoned_and_leaves_a_gap(tmp_path: Path, other: Pat
         registry.check_switchable(load(home=tmp_path, models=other))
 
 
+def test_the_shell_builds_tells_and_abandons(tmp_path: Path, other: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over a home that has no catalogue yet."""
+    from typer.testing import CliRunner
+
+    from sosie import settings as settings_module
+    from sosie.cli import EXIT_TERMINAL, app
+
+    id_ = register(load(home=tmp_path), other)
+    monkeypatch.setenv("SOSIE_HOME", str(tmp_path))
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def sosie(*arguments: str) -> tuple[int, str]:
+        settings_module.settings.cache_clear()
+        told = CliRunner().invoke(app, list(arguments))
+        settings_module.settings.cache_clear()
+        return told.exit_code, " ".join(told.output.split())
+
+    assert sosie("rebuild", "--status") == (0, "No second index.")
+    code, told = sosie("rebuild", "--models", "nobody")
+    assert (code, f"There are: {id_}" in told) == (EXIT_TERMINAL, True)
+    code, told = sosie("rebuild", "--models", "packaged")
+    assert (code, "no second index to build" in told) == (EXIT_TERMINAL, True)
+    code, told = sosie("rebuild", "--models", id_)
+    assert (code, f"`sosie promote {id_}` switches" in told) == (0, True)
+    assert (folder(load(home=tmp_path), rebuild.Target.of(load(home=tmp_path), id_)) / "index.html").exists()
+    assert f"{id_}: ready" in sosie("rebuild", "--status")[1]
+    assert f"{id_}: hours write it no more" in sosie("rebuild", "--abandon")[1]
+    assert sosie("rebuild", "--status") == (0, "No second index.")
+
+
+def test_a_switch_of_deciders_lets_a_build_of_another_go_on(tmp_path: Path, other: Path) -> None:
+    from sosie.rebuild.target import begin, close
+
+    settings = load(home=tmp_path)
+    target, packaged = rebuild.Target.of(settings, register(settings, other)), rebuild.Target.of(settings, None)
+    begin(settings, target)
+    close(settings, packaged)
+    assert rebuild.second(settings) == target
+    close(settings, target)
+    assert rebuild.second(settings) is None
+
+
 def test_the_measures() -> None:
     near = pl.DataFrame({"query_id": ["a", "a", "b", "b"], "listing_id": ["x", "y", "x", "z"]})
     moved = pl.DataFrame({"query_id": ["a", "a", "b", "b"], "listing_id": ["x", "q", "p", "q"]})
-    assert measure.overlap(near, moved).rows() == [("a", 0.5), ("b", 0.0)]
+    assert measures.overlap(near, moved).rows() == [("a", 0.5), ("b", 0.0)]
     known = pl.DataFrame({"left_id": ["a", "b", "p"], "right_id": ["x", "y", "z"]})
-    assert measure.recalled(known, near) == pytest.approx(1 / 3)
-    assert measure.recalled(known.clear(), near) is None
+    assert measures.recalled(known, near) == pytest.approx(1 / 3)
+    assert measures.recalled(known.clear(), near) is None
     scores = np.array([0.1, 0.5, 0.9])
     old = pl.DataFrame(
         {
@@ -364,13 +406,13 @@ def test_the_measures() -> None:
         }
     )
     new = old.with_columns(score=pl.Series([0.1, 0.8, 0.9]), verdict=pl.Series(["no_match", "match", "match"]))
-    agreed = measure.agreement(old, new)
+    agreed = measures.agreement(old, new)
     assert agreed["agree"] == pytest.approx(2 / 3)
     assert agreed["verdicts"]["review → match"] == 1
-    drifted = measure.drift(old, new)
+    drifted = measures.drift(old, new)
     assert drifted["shift"] == drifted["distance"] == pytest.approx(0.1)
     assert drifted["psi"] > 0
-    assert measure.drift(old, old)["psi"] == 0
-    assert measure.flipped(old, new, 5).select("left_id", "right_id", "new_verdict").rows() == [("a", "y", "match")]
+    assert measures.drift(old, old)["psi"] == 0
+    assert measures.flipped(old, new, 5).select("left_id", "right_id", "new_verdict").rows() == [("a", "y", "match")]
     clusters = pl.DataFrame({"listing_id": ["c", "a", "b", "d"], "cluster_id": ["1", "1", "1", "2"]})
-    assert measure.inside_clusters(clusters).rows() == [("a", "b"), ("a", "c"), ("b", "c")]
+    assert measures.inside_clusters(clusters).rows() == [("a", "b"), ("a", "c"), ("b", "c")]

@@ -11,7 +11,7 @@ from sosie import blocking, judgements, registry
 from sosie.index import open_index
 from sosie.lake import Lake
 from sosie.pipeline.embed import MODALITIES, Modality, current, version
-from sosie.rebuild import compare as measure
+from sosie.rebuild import measures
 from sosie.rebuild.target import Target
 from sosie.settings import Settings
 from sosie.tables import CLUSTERS, LISTINGS, PAIRS
@@ -40,7 +40,7 @@ def compare(settings: Settings, target: Target) -> dict[str, Any]:
     }
     sample = live["listing_id"].sort().sample(min(settings.rebuild.compare_listings, live.height), seed=_SEED)
     near = {which: _near(held, sample, settings.rebuild.compare_neighbours) for which, held in vectors.items()}
-    overlaps = {modality: measure.overlap(near["old"][modality], near["new"][modality]) for modality in MODALITIES}
+    overlaps = {modality: measures.overlap(near["old"][modality], near["new"][modality]) for modality in MODALITIES}
     decided = _decided(settings, lake, live, vectors, served)
     found: dict[str, Any] = {
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -57,12 +57,12 @@ def compare(settings: Settings, target: Target) -> dict[str, Any]:
             for modality, rows in overlaps.items()
         },
         "recall": _recall(settings, lake, vectors),
-        "decisions": measure.agreement(*decided),
-        "drift": measure.drift(*decided),
+        "decisions": measures.agreement(*decided),
+        "drift": measures.drift(*decided),
         "categories": _categories(live, vectors, overlaps),
-        "flipped": _with_titles(measure.flipped(*decided, limit=_FLIPS), live),
+        "flipped": _with_titles(measures.flipped(*decided, limit=_FLIPS), live),
     }
-    found["concerns"] = measure.concerns(found)
+    found["concerns"] = measures.concerns(found)
     _write(folder(settings, target), found)
     return found
 
@@ -89,7 +89,7 @@ def _recall(
 ) -> dict[str, dict[str, Any]]:
     """Share of known duplicates that either modality's neighbours propose, as many as blocking asks for."""
     judged = judgements.active(lake).filter(pl.col("verdict") == "same").select(_SIDES)
-    together = measure.inside_clusters(lake.read(CLUSTERS))
+    together = measures.inside_clusters(lake.read(CLUSTERS))
     most = settings.rebuild.compare_pairs
     known = {"judged the same": judged, "in one cluster": together.sample(min(most, together.height), seed=_SEED)}
     rules = settings.blocking
@@ -100,7 +100,7 @@ def _recall(
         shares = {}
         for which, held in vectors.items():
             near = [blocking.join_frame(asking, held[modality], k, -1.0) for modality, k in limits.items()]
-            shares[which] = measure.recalled(pairs, pl.concat(near))
+            shares[which] = measures.recalled(pairs, pl.concat(near))
         told[name] = {"pairs": pairs.height, **shares}
     return told
 

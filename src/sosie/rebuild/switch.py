@@ -46,7 +46,7 @@ def serve(settings: Settings, target: Target, how: str, who: str) -> Counts:
                 if modalities:
                     with open_index(target.settings(settings)):
                         pass  # opening it moves the aliases after what is live
-                close(settings)
+                close(settings, target)
                 return counts | _refresh(run, how)
 
 

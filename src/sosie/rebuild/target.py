@@ -87,9 +87,10 @@ def abandon(settings: Settings) -> Progress | None:
     return told
 
 
-def close(settings: Settings) -> None:
-    """Forget the second version: it has become the live one."""
-    _pointer(settings).unlink(missing_ok=True)
+def close(settings: Settings, target: Target) -> None:
+    """Forget the second version where it has become the live one; another that is being built goes on."""
+    if (told := _told(settings)) is not None and told.id == target.id:
+        _pointer(settings).unlink(missing_ok=True)
 
 
 def second(settings: Settings) -> Target | None:
