@@ -17,6 +17,7 @@ Every task can be run again and again: with the same hour and the same files it 
 | `match` | candidate pairs, decided with reasons | As above; it reads the index. |
 | `cluster` | groups, canonical listings, splits and merges | Clear the task. |
 | `publish_features` | decisions and embeddings to the online store | Clear the task. The storefront keeps the answers of the hour before until then. |
+| `follow` | the hour's changes under a second embedding version, while one is built (`dedup_rebuild`) or was live until lately | Clear the task. Duplicates are already published. |
 | `report` | manifest and page of the run | Clear the task. Duplicates are already published. |
 | `alert` | sends what a person must know, each once | An alert that could not be delivered is kept and sent by the next run. |
 
@@ -97,6 +98,11 @@ def dedup_hourly() -> None:
         """Write decisions and embeddings to the feature store."""
         return bridge.step("publish_features")
 
+    @task(pool=bridge.INDEX_POOL)
+    def follow() -> dict[str, int]:
+        """Write what changed under a second embedding version too, where there is one."""
+        return bridge.step("follow")
+
     @task
     def report() -> dict[str, int]:
         """Write the manifest and the page of this run."""
@@ -116,6 +122,7 @@ def dedup_hourly() -> None:
         match(),
         cluster(),
         publish_features(),
+        follow(),
         report(),
         alert(),
     )

@@ -20,14 +20,15 @@ changes nothing.
 | `reproduce` | `dvc repro evaluate@<profile>`: the stages whose code, knobs or data changed, and all after them | *A stage failed*: the log above the last line says which and why. Mend it and clear this task: what is done is not run again, what was interrupted goes on from its checkpoint. *Another DVC is at work* is retried. |
 | `register` | copies the models to the registry, with figures beside those of the live models on the same test data | Clear the task. |
 | `gate` | no test dataset worse by more than a standard error of row F1, and one at least better | It does not fail: a gate that isn't passed only skips `promote`. `sosie models` shows the figures. |
-| `promote` | rebuilds the index for the new models where their vectors differ, then switches to them | *An hour is under way* is retried; what was embedded is kept. The live models stay live until the last step. Clear the task. |
+| `promote` | builds a second index where the vectors differ, switches to the new models in one step, and decides all pairs again | *Steps of an hour left no gap* is retried; what was embedded is kept. Clear the task: it goes on where it was. |
 
 A dry run skips all but itself; `promote` is skipped unless it was asked for and the gate passed.
 
 ## By hand
 `make train PROFILE=full` does what `reproduce` does. `sosie models` lists what is registered, `sosie promote ID` and
-`sosie rollback` switch. A promotion reaches each task that starts after it. Pairs that were decided before stay as they
-are until one of their listings changes.
+`sosie rollback` switch; `dedup_rebuild` does it in steps, with a comparison to look at before the switch. Hours wait while
+models are switched and all pairs are decided again. A task that was started before goes on by the new models when it is
+retried.
 
 ## Where it runs
 On a worker with a checkout of the repository (`SOSIE_REPOSITORY`, by default the one that Sosie was installed from) and
@@ -69,7 +70,8 @@ def dedup_train() -> None:
         """Tell whether the new models may take the place of the live ones."""
         return training.gate(candidate)
 
-    @task(pool=bridge.INDEX_POOL, execution_timeout=training.LONG)
+    # No place in the index's pool: hours must go on while the second index is built; the switch itself keeps them out.
+    @task(execution_timeout=training.LONG)
     def promote(
         candidate: str, passed: bool, params: dict[str, Any] | None = None, run_id: str | None = None
     ) -> dict[str, int]:

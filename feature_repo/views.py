@@ -12,7 +12,7 @@ from feast.data_format import DeltaFormat
 from feast.types import Array, Bool, Float32, Float64, String
 from feast.value_type import ValueType
 
-from sosie.features.versions import EMBEDDINGS, Versions, view_name
+from sosie.features.versions import EMBEDDINGS, Versions, service_name, view_name
 from sosie.lake import Lake
 from sosie.tables import DECISIONS, DIM, Table
 
@@ -52,6 +52,14 @@ def build(lake: Lake, versions: Versions) -> list[Entity | FileSource | FeatureV
             description="Text and picture vectors of the two model versions that served together.",
         )
         for text, image in versions.pairs
+    ]
+    services += [
+        FeatureService(
+            name=service_name(modality, version),
+            features=[view],
+            description=f"Vectors of the {modality} model, version {version}, whatever served beside it.",
+        )
+        for (modality, version), view in embeddings.items()
     ]
     services.append(FeatureService(name="duplicate_lookup", features=[decisions]))
     views = [*embeddings.values(), decisions]

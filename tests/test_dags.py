@@ -69,8 +69,8 @@ def test_the_runbook_tells_of_every_task(dags: dict[str, Any]) -> None:
 
 def test_the_hourly_flow(hourly: Any) -> None:
     order = [
-        "validate", "detect_changes", "embed", "upsert_vectors", "match", "cluster", "publish_features", "report",
-        "alert",
+        "validate", "detect_changes", "embed", "upsert_vectors", "match", "cluster", "publish_features", "follow",
+        "report", "alert",
     ]  # fmt: skip
     assert [task.task_id for task in hourly.topological_sort()] == order
     for before, after in pairwise(order):
@@ -79,7 +79,7 @@ def test_the_hourly_flow(hourly: Any) -> None:
 
 def test_index_writes_take_the_one_slot(hourly: Any) -> None:
     pools = {task.task_id: task.pool for task in hourly.tasks if task.pool != "default_pool"}
-    assert pools == {"upsert_vectors": "sosie_index", "match": "sosie_index"}
+    assert pools == {"upsert_vectors": "sosie_index", "match": "sosie_index", "follow": "sosie_index"}
 
 
 def test_an_hour_without_anything_to_embed_goes_on(hourly: Any) -> None:
@@ -177,7 +177,8 @@ print(*sorted(set(sys.modules) - before))
     brought = set(told.stdout.splitlines()[-1].split())
     assert {name for name in brought if name.partition(".")[0] in HEAVY} == set()
     ours = {name for name in brought if name.partition(".")[0] == "sosie"}
-    assert ours <= {"sosie", "sosie.airflow", "sosie.airflow.bridge", "sosie.airflow.training", "sosie.errors"}
+    helpers = {f"sosie.airflow.{name}" for name in ("bridge", "rebuilding", "training", "upkeeping")}
+    assert ours <= {"sosie", "sosie.airflow", "sosie.errors"} | helpers
 
 
 # --- training -------------------------------------------------------------------------------------------------------
@@ -244,7 +245,6 @@ def test_the_training_flow(dags: dict[str, Any]) -> None:
     assert [task.task_id for task in dag.topological_sort()] == order
     for before, after in pairwise(order):
         assert after in dag.get_task(before).downstream_task_ids
-    assert dag.get_task("promote").pool == "sosie_index"
     assert dag.get_task("reproduce").execution_timeout >= timedelta(hours=24)
 
 
@@ -327,3 +327,73 @@ def test_a_training_ends_with_its_task(repository: Path) -> None:
         assert "ended with -15" in task.stderr.read()
     (repository / "trained.py").write_text(TRAINED)
     subprocess.run([sys.executable, "-m", "dvc", "status"], cwd=repository, check=True)
+
+
+# --- rebuild and upkeep ----------------------------------------------------------------------------------------------
+
+
+def test_the_flow_of_a_rebuild_and_of_upkeep(dags: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    from sosie.airflow import upkeeping
+
+    orders = {
+        "dedup_rebuild": ["build", "compare", "promote"],
+        "dedup_upkeep": [
+            "begin", "check_stores", "drop_versions", "clear_staging", "forget_history", "compact_tables", "record",
+        ],
+    }  # fmt: skip
+    for name, order in orders.items():
+        assert [task.task_id for task in dags[name].topological_sort()] == order
+        for before, after in pairwise(order):
+            assert after in dags[name].get_task(before).downstream_task_ids
+    assert dags["dedup_rebuild"].schedule is None
+    assert upkeeping.schedule() == "30 3 * * *"
+    monkeypatch.setenv("SOSIE_UPKEEP_SCHEDULE", "none")
+    assert upkeeping.schedule() is None
+
+
+def test_a_rebuild_and_an_upkeep_by_their_tasks(
+    dags: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tasks' own functions over an empty catalogue: what they ask for, skip, and leave behind."""
+    import json
+    import shutil
+
+    from airflow.sdk.exceptions import AirflowSkipException
+
+    from sosie import registry, tables
+    from sosie.artifacts import save
+    from sosie.errors import SettingsError
+    from sosie.lake import Lake
+    from sosie.settings import PROJECT as SOSIE
+    from sosie.settings import load, settings
+
+    monkeypatch.setenv("SOSIE_HOME", str(tmp_path / "home"))
+    settings.cache_clear()
+    shutil.copytree(SOSIE / "models", tmp_path / "models")
+    card = json.loads((tmp_path / "models/text/model.json").read_text())
+    save(tmp_path / "models/text", card["kind"], list(card["files"]), card["usage"] | {"max_tokens": 9}, card["about"])
+    scores = {"a": {"row_f1": 0.8, "row_f1_standard_error": 0.01}}
+    source = registry.Source("small", "0123456789ab", None)
+    id_ = registry.register(settings(), tmp_path / "models", source, scores, {"a": {"row_f1": 0.7}}, "ann").id
+
+    tasks = {task.task_id: task.python_callable for task in dags["dedup_rebuild"].tasks}
+    with pytest.raises(SettingsError, match="Trigger with `models`"):
+        tasks["build"](params={"models": None})
+    asked = {"models": id_, "promote": "never"}
+    assert tasks["build"](params=asked) == {"text_computed": 0, "text_mended": 0, "text_held": 0}
+    with pytest.raises(AirflowSkipException, match=f"sosie promote {id_}"):
+        tasks["promote"]([], params=asked, run_id="manual__1")
+    asked["promote"] = "without_concerns"
+    with pytest.raises(AirflowSkipException, match="1 concerns: Scores moved"):
+        tasks["promote"](["Scores moved."], params=asked, run_id="manual__1")
+    tasks["promote"]([], params=asked, run_id="manual__1")
+    assert load(home=tmp_path / "home").models == registry.folder(settings(), id_)
+    settings.cache_clear()
+
+    tasks = {task.task_id: task.python_callable for task in dags["dedup_upkeep"].tasks}
+    run_id = tasks["begin"]()
+    for part in ("check_stores", "drop_versions", "clear_staging", "forget_history", "compact_tables"):
+        assert isinstance(tasks[part](run_id), dict)
+    tasks["record"](run_id)
+    assert Lake(settings().lake_uri).read(tables.RUNS).select("run_id", "state").rows() == [(run_id, "upkeep")]
+    settings.cache_clear()

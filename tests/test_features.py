@@ -12,7 +12,8 @@ import pytest
 
 from sosie import artifacts, features, settings
 from sosie.errors import ModelError, SchemaMismatch, SettingsError
-from sosie.features.versions import Versions, versions, view_name
+from sosie.features import datasets
+from sosie.features.versions import Versions, service_name, versions, view_name
 from sosie.lake import Lake
 from sosie.tables import DECISIONS, DIM, IMAGE_EMBEDDINGS, RUNS, TEXT_EMBEDDINGS, TIMESTAMP, VECTOR
 
@@ -105,7 +106,10 @@ def test_the_repo_has_a_view_for_every_version_there_is(lake_settings: settings.
     assert {one.name for one in feast.list_feature_views()} == {
         view_name("text", text), view_name("text", "0ld"), view_name("image", image), "decisions",
     }  # fmt: skip
-    assert {one.name for one in feast.list_feature_services()} == {service(lake_settings), features.LOOKUP}
+    assert {one.name for one in feast.list_feature_services()} == {
+        service(lake_settings), features.LOOKUP,
+        *(service_name("text", one) for one in (text, "0ld")), service_name("image", image),
+    }  # fmt: skip
     field = feast.get_feature_view(view_name("text", text)).features[0]
     assert (field.name, str(field.dtype), field.vector_length) == ("text_vector", "Array(Float32)", DIM)
 
@@ -136,11 +140,13 @@ def test_apply_does_nothing_until_a_version_appears_and_takes_back_what_is_gone(
     lake.append(RUNS, pl.DataFrame([run], schema=RUNS.schema))
     assert features.apply(given)
     feast = features.store(given)
-    assert {one.name for one in feast.list_feature_services()} == {"listing_embeddings_t1_i1", features.LOOKUP}
+    assert {one.name for one in feast.list_feature_services()} == {
+        "listing_embeddings_t1_i1", "text_vectors_t1", "image_vectors_i1", features.LOOKUP,
+    }  # fmt: skip
     lake.delete(TEXT_EMBEDDINGS, pl.DataFrame({"embedding_version": ["t1"]}))
     assert features.apply(given)
     assert {one.name for one in feast.list_feature_views()} == {"image_embedding_i1", "decisions"}
-    assert [one.name for one in feast.list_feature_services()] == [features.LOOKUP]
+    assert {one.name for one in feast.list_feature_services()} == {"image_vectors_i1", features.LOOKUP}
 
 
 def test_publishing_twice_writes_once_and_late_rows_never_win(lake_settings: settings.Settings) -> None:
@@ -237,3 +243,92 @@ def test_mistakes_are_named(lake_settings: settings.Settings) -> None:
         features.publish(lake_settings, embeddings(["a"], NOON, "unknown", seed=1), NO_IMAGE, NO_DECISIONS)
     with pytest.raises(SettingsError, match="SOSIE_FEATURE_REPO"):
         features.store(settings.load(home=lake_settings.home, feature_repo=lake_settings.home / "nowhere"))
+
+
+# --- corrections, training sets, the documentation -------------------------------------------------------------------
+
+
+def written(rows: pl.DataFrame, at: datetime) -> pl.DataFrame:
+    return rows.with_columns(created_timestamp=pl.lit(at).cast(TIMESTAMP))
+
+
+def test_an_hour_that_is_decided_again_leaks_nothing_into_what_was_known(lake_settings: settings.Settings) -> None:
+    lake = Lake(lake_settings.lake_uri)
+    said = written(decisions(["late"], NOON, "c1"), NOON + HOUR)
+    corrected = written(decisions(["late"], NOON, "c7"), NOON + 6 * HOUR)
+    assert lake.append(DECISIONS, said).inserted == 1
+    assert lake.append(DECISIONS, corrected).inserted == 1, "a correction takes no row's place"
+    asked = entities(("late", NOON), ("late", NOON + 2 * HOUR), ("late", NOON + 5 * HOUR), ("late", NOON + 7 * HOUR))
+    known = features.history(lake_settings, asked, features.LOOKUP, as_known_then=True)
+    assert known["cluster_id"].to_list() == [None, "c1", "c1", "c7"]
+    assert features.history(lake_settings, asked, features.LOOKUP)["cluster_id"].to_list() == ["c7"] * 4
+
+
+def test_every_version_has_a_service_of_its_own(lake_settings: settings.Settings) -> None:
+    asked = entities(("a", NOON + 3 * HOUR))
+    old = features.history(lake_settings, asked, service_name("text", "0ld"))
+    np.testing.assert_array_equal(old["text_vector"][0].to_list(), vector(embeddings(["a"], NOON, "0ld", seed=3)))
+    assert set(old.columns) == {"listing_id", "event_timestamp", "text_vector", "text_hash"}
+
+
+def test_a_training_set_stays_as_it_was(lake_settings: settings.Settings) -> None:
+    lake = Lake(lake_settings.lake_uri)
+    lake.append(DECISIONS, written(decisions(["trained"], NOON, "c1"), NOON))
+    asked = entities(("trained", NOON + HOUR)).with_columns(label=pl.Series([1]))
+    kept = datasets.save(lake_settings, "one", asked, features.LOOKUP)
+    assert kept.select("label", "cluster_id").rows() == [(1, "c1")]
+    lake.append(DECISIONS, written(decisions(["trained"], NOON + timedelta(minutes=30), "c8"), NOON))
+    assert features.history(lake_settings, asked, features.LOOKUP)["cluster_id"].to_list() == ["c8"]
+    assert datasets.load(lake_settings, "one").equals(kept)
+    assert "one" in datasets.names(lake_settings)
+    told = features.store(lake_settings).get_saved_dataset("one")
+    assert (told.feature_service_name, told.join_keys) == (features.LOOKUP, ["listing_id"])
+    with pytest.raises(SettingsError, match="training set one already"):
+        datasets.save(lake_settings, "one", asked, features.LOOKUP)
+    with pytest.raises(SettingsError, match="no training set two; valid are: "):
+        datasets.load(lake_settings, "two")
+    with pytest.raises(SettingsError, match="Letters, digits"):
+        datasets.save(lake_settings, "../two", asked, features.LOOKUP)
+
+
+def test_the_documentation_runs(lake_settings: settings.Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (settings.PROJECT / "docs" / "features.md").read_text()
+    blocks = [block.partition("```")[0] for block in text.split("```python\n")[1:]]
+    assert len(blocks) == 2
+    monkeypatch.setenv("SOSIE_HOME", str(lake_settings.home))
+    monkeypatch.setenv("SOSIE_MODELS", str(lake_settings.models))
+    settings.settings.cache_clear()
+    names: dict[str, object] = {}
+    for block in blocks:
+        exec(block, names)  # what a reader would paste
+    settings.settings.cache_clear()
+    assert names["known"]["listing_id"].to_list() == ["listing-1", "listing-1"]
+    assert "first-model" in datasets.names(lake_settings)
+
+
+def test_the_shell_looks_up_and_saves(
+    lake_settings: settings.Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from typer.testing import CliRunner
+
+    from sosie.cli import app
+
+    monkeypatch.setenv("SOSIE_HOME", str(lake_settings.home))
+    monkeypatch.setenv("SOSIE_MODELS", str(lake_settings.models))
+    monkeypatch.setenv("COLUMNS", "200")
+    settings.settings.cache_clear()
+    Lake(lake_settings.lake_uri).append(DECISIONS, written(decisions(["shelled"], NOON, "c1"), NOON))
+    (tmp_path / "asked.csv").write_text("listing_id,event_timestamp,label\nshelled,2026-03-01T13:00:00Z,1\n")
+
+    def sosie(*arguments: str) -> str:
+        told = CliRunner().invoke(app, ["features", *arguments])
+        assert told.exit_code == 0, told.output
+        return " ".join(told.output.split())
+
+    assert features.LOOKUP in sosie("list")
+    assert "never heard of: nothing is known of it" in sosie("lookup", "never heard of")
+    assert "1 rows" in sosie("history", str(tmp_path / "asked.csv"), str(tmp_path / "found.parquet"))
+    assert pl.read_parquet(tmp_path / "found.parquet")["cluster_id"].to_list() == ["c1"]
+    sosie("save", "from-shell", str(tmp_path / "asked.csv"))
+    assert datasets.load(lake_settings, "from-shell")["label"].to_list() == [1]
+    settings.settings.cache_clear()

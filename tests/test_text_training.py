@@ -24,7 +24,7 @@ from sosie.training.text.titles import Titles  # noqa: E402
 WORDS = ("gamis", "syari", "bludru", "iphone", "silver", "64gb", "tas", "wanita", "kulit", "botol")
 KNOBS = Metric(
     loss="contrastive", epochs=3, batch=12, rate=1e-3, head_rate=3e-3, rows_per_group=3, hard_share=0.5,
-    temperature=0.1, margin=0.3, scale=16, warmup=0.1,
+    temperature=0.1, margin=0.3, scale=16, warmup=0.1, hidden=0.15,
 )  # fmt: skip
 
 

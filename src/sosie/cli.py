@@ -3,16 +3,21 @@
 import getpass
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from sosie import __version__
-from sosie.errors import SosieError, TransientError
+from sosie.commands.console import EXIT_TERMINAL as EXIT_TERMINAL
+from sosie.commands.console import EXIT_TRANSIENT as EXIT_TRANSIENT
+from sosie.commands.console import err, listed, out
+from sosie.commands.console import errors as _errors
+from sosie.commands.features import features
+from sosie.commands.rebuild import rebuild
+from sosie.commands.upkeep import upkeep
+from sosie.errors import SosieError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -20,21 +25,6 @@ app = typer.Typer(
     add_completion=False,
     help="Find duplicate product listings, every hour, from what changed.",
 )
-out, err = Console(), Console(stderr=True)
-
-EXIT_TERMINAL, EXIT_TRANSIENT = 2, 75
-"""A fault to mend, and one to try again later (sysexits' EX_TEMPFAIL)."""
-
-
-@contextmanager
-def _errors() -> Iterator[None]:
-    """Our own errors are one sentence and an exit status; anything else is a fault of ours and shows its trace."""
-    try:
-        yield
-    except SosieError as error:
-        err.print(f"[bold red]{type(error).__name__}[/]: ", end="")
-        err.print(str(error), markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(EXIT_TRANSIENT if isinstance(error, TransientError) else EXIT_TERMINAL) from None
 
 
 def _version(shown: bool) -> None:
@@ -178,15 +168,9 @@ def explain(
                 out.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-@app.command()
-def rebuild() -> None:
-    """Make the index again from the lake, for the models that are set. Embeds what has no vector."""
-    from sosie import pipeline
-    from sosie.settings import settings
-
-    with _errors():
-        counts = pipeline.rebuild(settings())
-        out.print(", ".join(f"{name.replace('_', ' ')} {value:,}" for name, value in counts.items()), highlight=False)
+app.command()(rebuild)
+app.command()(upkeep)
+app.add_typer(features, name="features")
 
 
 @app.command()
@@ -236,9 +220,8 @@ def rollback(who: Annotated[str, typer.Option(help="Who says so.")] = "") -> Non
 
 
 def _tell_served(models: str, counts: dict[str, int]) -> None:
-    held = f"The index holds {counts['text_held']:,} titles and {counts['image_held']:,} pictures. " if counts else ""
     out.print(
-        f"{models} is live for whatever starts from now on. {held}"
-        "Where they are other models, the next hour decides every pair anew.",
+        f"{models} is live for whatever starts from now on. "
+        + (f"All pairs were decided again: {listed(counts)}." if counts else "There is no catalogue yet."),
         highlight=False,
     )

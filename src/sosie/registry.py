@@ -20,9 +20,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sosie.artifacts import Artifact
-from sosie.errors import SettingsError, StoreBusy, TerminalError
+from sosie.errors import SettingsError, TerminalError
 from sosie.gate import Gate, Scores, Verdict
-from sosie.locks import exclusive
 from sosie.settings import PROJECT, Settings, live_models
 
 KINDS = {"text": "text-encoder", "image": "image-encoder", "decider": "decider"}
@@ -108,12 +107,12 @@ def register(
     if live_id(settings) == candidate.id:
         return find(settings, candidate.id)
     if place.is_dir():
-        _write(place / "card.json", asdict(candidate))
+        write(place / "card.json", asdict(candidate))
         return candidate
     beside = place.with_name(f".{uuid.uuid4().hex}")
     for name in KINDS:
         shutil.copytree(models / name, beside / name)
-    _write(beside / "card.json", asdict(candidate))
+    write(beside / "card.json", asdict(candidate))
     beside.rename(place)
     return candidate
 
@@ -148,12 +147,13 @@ def state(settings: Settings, candidate: Candidate) -> State:
 
 
 def promote(settings: Settings, id_: str, who: str, *, despite_gate: bool = False) -> dict[str, int]:
-    """Serve a candidate from now on; returns the counts of the index's rebuild, none where none was needed.
+    """Serve a candidate from now on; returns what the index holds and how pairs were decided again.
 
-    Other embeddings need another index: it is filled while hourly runs go on, brought up to date, and switched to; the
-    pointer moves last, so that a crash leaves the old models live. Run it again then: what was embedded is kept.
+    Other embeddings need another index: it is built while hourly runs go on and write both, then models and index are
+    switched in one step (see `sosie.rebuild`). A crash leaves the one or the other live as a whole. Run it again then:
+    what was done is kept.
     Raises `TerminalError` where the gate failed, `SettingsError` where `models` is pinned, `StoreBusy` where another
-    promotion or an hour is under way.
+    promotion is at work or an hour leaves no gap.
     """
     candidate = find(settings, id_)
     if not (candidate.gate.passed or despite_gate):
@@ -175,9 +175,14 @@ def rollback(settings: Settings, who: str) -> dict[str, int]:
 
 
 def _serve(settings: Settings, id_: str | None, how: str, who: str) -> dict[str, int]:
-    from sosie.index import server
-    from sosie.pipeline.rebuild import rebuild, switch
+    from sosie import rebuild
 
+    check_switchable(settings)
+    return rebuild.serve(settings, rebuild.Target.of(settings, id_), how, who)
+
+
+def check_switchable(settings: Settings) -> None:
+    """Raises `SettingsError` where settings name the models, so that a switch would change nothing."""
     if settings.models != live_models(settings.home):
         raise SettingsError(
             f"`models` is set to {settings.models}, so a promotion would change nothing; unset SOSIE_MODELS and the "
@@ -188,38 +193,44 @@ def _serve(settings: Settings, id_: str | None, how: str, who: str) -> dict[str,
             f"The models in use are set to {', '.join(sorted(chosen))}, which a candidate does not hold: it has "
             f"{', '.join(KINDS)}. Take embedding.text, embedding.image and decider.model out of the settings."
         )
-    target = folder(settings, id_) if id_ else PROJECT / "models"
-    with exclusive(_root(settings) / "lock", 5, "promoting models"):
-        new, old = versions_of(target), versions_of(settings.models)
-        counts: dict[str, int] = {}
-        if any(new[name] != old[name] for name in ("text", "image")):
-            served = settings.model_copy(update={"models": target})
-            with server.serve(served):
-                rebuild(served, serve=False)  # may take hours, while hourly runs go on
-                _no_hour_under_way(settings)
-                counts = rebuild(served, serve=False)  # what they changed meanwhile
-                _no_hour_under_way(settings)
-                switch(served)
-        move = {"to": id_, "how": how, "who": who, "when": _now()}
-        _write(_root(settings) / "live.json", {"id": id_, "moves": [*_moves(settings), move]})
-    return counts
 
 
-def _no_hour_under_way(settings: Settings) -> None:
-    """An hour that has embedded by the old models must not reach the index by the new: its vectors would be missing."""
-    import polars as pl
+def commit(settings: Settings, id_: str | None, how: str, who: str, versions: Mapping[str, str]) -> None:
+    """The moment of a switch: one rename makes the models live, and says which embeddings the index is to serve."""
+    move = {"from": live_id(settings), "to": id_, "how": how, "who": who, "when": _now()}
+    write(_root(settings) / "live.json", {"id": id_, "versions": dict(versions), "moves": [*_moves(settings), move]})
 
-    from sosie.lake import Lake
-    from sosie.tables import CHANGES, RUNS
 
-    lake = Lake(settings.lake_uri)
-    done = lake.read(RUNS, pl.col("state") == "succeeded", columns=["run_id"])
-    begun = lake.read(CHANGES, columns=["run_id"]).join(done, on="run_id", how="anti")["run_id"].sort().to_list()
-    if begun:
-        raise StoreBusy(
-            f"Hour {begun[0]} is under way, or died. Let it finish, or run it again, then promote again: "
-            "what was embedded for it is kept."
-        )
+def committed(settings: Settings) -> dict[str, str]:
+    """Version of each model that was made live by the last switch; empty where there was none, or where settings name
+    other models than the live ones."""
+    pointer = _root(settings) / "live.json"
+    if not pointer.exists() or settings.models != live_models(settings.home):
+        return {}
+    return dict(json.loads(pointer.read_text()).get("versions", {}))
+
+
+def retired_at(settings: Settings, modality: str, version: str) -> datetime | None:
+    """When models with this embedding version last stopped being live; None where they never did."""
+    times = [
+        move["when"]
+        for move in _moves(settings)
+        if "from" in move and _version(settings, move["from"], modality) == version
+    ]
+    return datetime.fromisoformat(max(times)) if times else None
+
+
+def _version(settings: Settings, id_: str | None, modality: str) -> str | None:
+    if id_ is None:
+        return versions_of(PROJECT / "models")[modality]
+    card = folder(settings, id_) / "card.json"
+    return str(json.loads(card.read_text())["versions"][modality]) if card.is_file() else None
+
+
+def last_move(settings: Settings) -> dict[str, Any] | None:
+    """The last switch: from, to (None is what came with the repository), how, who, when."""
+    moves = _moves(settings)
+    return moves[-1] if moves else None
 
 
 def _root(settings: Settings) -> Path:
@@ -232,7 +243,9 @@ def _moves(settings: Settings) -> list[dict[str, Any]]:
     return list(json.loads(pointer.read_text())["moves"]) if pointer.exists() else []
 
 
-def _write(file: Path, content: Mapping[str, Any]) -> None:
+def write(file: Path, content: Mapping[str, Any]) -> None:
+    """Replace a JSON file in one step."""
+    file.parent.mkdir(parents=True, exist_ok=True)
     beside = file.with_name(f".{uuid.uuid4().hex}")
     beside.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
     beside.replace(file)

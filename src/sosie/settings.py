@@ -111,6 +111,28 @@ class Report(Section):
     example_pairs: int = 40
 
 
+class Rebuild(Section):
+    """A second embedding version: how it is built, compared and kept."""
+
+    chunk: int = Field(default=5_000, gt=0)  # listings between two marks of progress
+    follow_hours: float = 24.0  # how long hours go on writing the version that was live before
+    wait_seconds: float = 3_600.0  # how long a step waits for a switch to end, and a switch for steps
+    compare_listings: int = Field(default=1_000, gt=0)
+    compare_pairs: int = Field(default=10_000, gt=0)
+    compare_neighbours: int = Field(default=10, gt=0)
+
+
+class Upkeep(Section):
+    """What `dedup_upkeep` keeps, and for how long. `None` is forever."""
+
+    retention_hours: int = Field(default=168, ge=0)  # how far back Delta's time travel reaches
+    grace_hours: float = Field(default=168.0, ge=0)  # an old version's collection after its last use
+    vectors_days: float | None = None  # an old version's vectors in the lake after its last use
+    history_days: float | None = None  # superseded vectors and decisions, and all of deleted listings
+    staging_hours: float = Field(default=48.0, ge=0)  # what steps handed on
+    records_days: float = Field(default=30.0, ge=0)  # change sets of finished hours, records of their steps
+
+
 class Settings(BaseSettings):
     """Everything that can be set. Paths that are left out live under `home`."""
 
@@ -143,6 +165,8 @@ class Settings(BaseSettings):
     clusters: Clusters = Clusters()
     alerts: Alerts = Alerts()
     report: Report = Report()
+    rebuild: Rebuild = Rebuild()
+    upkeep: Upkeep = Upkeep()
 
     def encoder(self, modality: str) -> Path:
         """Folder of the encoder in use for "text" or "image"."""

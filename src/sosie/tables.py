@@ -229,7 +229,8 @@ CLUSTER_EVENTS = Table(
 
 DECISIONS = Table(
     "decisions",
-    key=("listing_id", "event_timestamp"),
+    # With the time of writing: what was said of an hour and corrected later stays told as it was said then.
+    key=("listing_id", "event_timestamp", "created_timestamp"),
     columns={
         "listing_id": pl.String,
         "is_duplicate": pl.Boolean,
@@ -240,8 +241,8 @@ DECISIONS = Table(
         "created_timestamp": TIMESTAMP,
         "run_id": pl.String,
     },
-    required=frozenset({"listing_id", "is_duplicate", "event_timestamp"}),
-    volatile=frozenset({"created_timestamp", "run_id"}),
+    required=frozenset({"listing_id", "is_duplicate", "event_timestamp", "created_timestamp"}),
+    volatile=frozenset({"run_id"}),
 )
 
 ALERTS = Table(
@@ -264,7 +265,7 @@ RUNS = Table(
     key=("run_id",),
     columns={
         "run_id": pl.String,
-        "state": pl.String,  # succeeded, refused
+        "state": pl.String,  # succeeded, refused; of what is no hour: promote, rollback, upkeep
         "started_at": TIMESTAMP,
         "finished_at": TIMESTAMP,
         "seconds": pl.Float64,

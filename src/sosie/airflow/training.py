@@ -105,9 +105,7 @@ def promote(candidate: str, when: str, who: str, *, passed: bool) -> dict[str, i
     if not passed:
         raise AirflowSkipException(f"{candidate} did not pass the gate. `sosie models` tells why.")
     counts = registry.promote(settings(), candidate, who)
-    log.info(
-        "%s is live from now on. Pairs that were decided before stay until a listing of theirs changes.", candidate
-    )
+    log.info("%s is live from now on: %s", candidate, counts)
     return counts
 
 

@@ -199,13 +199,30 @@ def _unlocked() -> Iterator[None]:
         ) from error
 
 
+def forget(settings: Settings, listing_ids: pl.Series) -> int:
+    """Remove the vectors of these listings from the online store, of every version; returns how many rows went.
+
+    Decisions stay: they say that the listing is no duplicate any more. Feast itself can't delete single keys, so this
+    knows its SQLite store and its Redis store; raises `SettingsError` for any other.
+    """
+    from sosie.features.online import remove
+
+    if listing_ids.is_empty():
+        return 0
+    apply(settings)
+    feast = store(settings)
+    with _alone(settings):
+        views = [view for view in feast.list_feature_views() if view.name != "decisions"]
+        return remove(feast, views, listing_ids.to_list())
+
+
 def _held(feast: Any, table: Any, ids: list[str], columns: list[str]) -> list[tuple[Any, tuple[Any, ...]]]:
     """Event time (whole seconds) and values that the online store holds for each id; (None, ()) where it has none."""
     from feast.protos.feast.types.EntityKey_pb2 import EntityKey
     from feast.protos.feast.types.Value_pb2 import Value
 
     keys = [EntityKey(join_keys=["listing_id"], entity_values=[Value(string_val=one)]) for one in ids]
-    found = feast.provider.online_read(feast.config, table, keys, columns)
+    found = feast.provider.online_read(feast.config, table, keys, list(columns))  # Redis adds to the list
     return [
         (None, ()) if at is None else (at.replace(microsecond=0), tuple(_plain(values.get(one)) for one in columns))
         for at, values in found
@@ -252,6 +269,11 @@ def lookup(settings: Settings, listing_ids: Iterable[str]) -> pl.DataFrame:
 
 
 # The offline store
+
+
+def services(settings: Settings) -> list[str]:
+    """Names of the feature services that there are, in order."""
+    return sorted(one.name for one in store(settings).list_feature_services())
 
 
 def history(settings: Settings, entities: pl.DataFrame, service: str, *, as_known_then: bool = False) -> pl.DataFrame:

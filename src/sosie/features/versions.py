@@ -23,7 +23,7 @@ class Versions:
 
 
 def versions(settings: Settings) -> Versions:
-    """Those of the models in use, of every vector in the lake, and of every pair that a finished run used.
+    """Those of the models in use or built beside them, of every vector in the lake, and of pairs that a run used.
 
     So a consumer that is pinned to an old version keeps its view for as long as the lake keeps the vectors.
     """
@@ -34,7 +34,9 @@ def versions(settings: Settings) -> Versions:
         if version:
             known[modality].add(version)
     ran = lake.scan(RUNS).select("text_version", "image_version").unique().drop_nulls().collect().rows()
-    pairs = {(text, image) for text, image in [*ran, (live["text"], live["image"])] if text and image}
+    pairs = {
+        (text, image) for text, image in [*ran, (live["text"], live["image"]), _beside(settings)] if text and image
+    }
     return Versions(
         text=tuple(sorted(known["text"])),
         image=tuple(sorted(known["image"])),
@@ -42,8 +44,20 @@ def versions(settings: Settings) -> Versions:
     )
 
 
+def _beside(settings: Settings) -> tuple[str | None, str | None]:
+    """Text and picture version of the second models, so that their service is there before they are served."""
+    from sosie.rebuild import second
+
+    target = second(settings)
+    return (target.versions["text"], target.versions["image"]) if target else (None, None)
+
+
 def view_name(modality: str, version: str) -> str:
     return f"{modality}_embedding_{version}"
+
+
+def service_name(modality: str, version: str) -> str:
+    return f"{modality}_vectors_{version}"
 
 
 def _model_version(settings: Settings, modality: str) -> str | None:

@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 
 from sosie import faults
+from sosie.artifacts import Artifact
 from sosie.errors import IndexOutOfStep, SettingsError
 from sosie.index import server
 from sosie.index.client import MilvusCalls, among
@@ -27,6 +28,7 @@ from sosie.tables import DIM
 from sosie.vectors import Vectors, matrix
 
 Modality = Literal["text", "image"]
+_MODALITIES: tuple[Modality, ...] = ("text", "image")
 _ID, _VECTOR = "listing_id", "vector"
 
 
@@ -47,7 +49,24 @@ def open_index(settings: Settings) -> Iterator["VectorIndex"]:
         with VectorIndex(
             uri, token=settings.milvus_token, timeout=settings.milvus_timeout_seconds, write_lock=lock
         ) as index:
+            _follow_live(index, settings)
             yield index
+
+
+def _follow_live(index: "VectorIndex", settings: Settings) -> None:
+    """Move each alias to the version that the last switch of models made live, where that died before it did."""
+    from sosie import registry
+
+    for modality in _MODALITIES:
+        wanted = registry.committed(settings).get(modality)
+        if (
+            wanted
+            and index.version(modality) not in (None, wanted)
+            # The packaged models may be others by now than at the time of the switch.
+            and Artifact.load(settings.encoder(modality), registry.KINDS[modality]).version == wanted
+            and wanted in index.versions(modality)
+        ):
+            index.promote(modality, wanted)
 
 
 class VectorIndex:
@@ -60,6 +79,7 @@ class VectorIndex:
         self._write_lock = write_lock
         self._search_params: dict[str, dict[str, int]] = {}
         self._loaded: set[str] = set()
+        self._pinned: dict[str, str] = {}
 
     def __enter__(self) -> "VectorIndex":
         return self
@@ -75,7 +95,8 @@ class VectorIndex:
     def ensure(self, modality: Modality, version: str, *, profile: str = "exact") -> None:
         """Make the collection of this version where it is missing, and the alias where there is none.
 
-        Raises `SettingsError` where the alias serves another version: only `promote` moves it.
+        From then on this object reads and writes that very collection, so that an alias which moves meanwhile can't
+        mix two versions. Raises `SettingsError` where the alias serves another version: only `promote` moves it.
         """
         serving = self.version(modality)
         if serving not in (None, version):
@@ -86,6 +107,7 @@ class VectorIndex:
         self.create(modality, version, profile=profile)
         if serving is None:
             self.promote(modality, version)
+        self._pinned[modality] = version
 
     def create(self, modality: Modality, version: str, *, profile: str = "exact") -> None:
         """Make the collection of this version where it is missing; no search sees it before `promote`."""
@@ -116,6 +138,7 @@ class VectorIndex:
         if before != version:
             self._milvus.call("create_alias" if before is None else "alter_alias", name, alias_name(modality))
             self._forget(alias_name(modality))
+            self._pinned.pop(modality, None)
         return before
 
     def version(self, modality: Modality) -> str | None:
@@ -149,6 +172,13 @@ class VectorIndex:
         self._milvus.call("create_index", name, index_params(PROFILES[profile], _VECTOR))
         self._milvus.call("load_collection", name)
         self._search_params.clear()
+
+    def compact(self, modality: Modality, version: str) -> None:
+        """Have Milvus merge small segments and drop deleted rows: now, or soon where it does so in the background."""
+        name = self._name(modality, version)
+        self._milvus.call("flush", name)  # the embedded server merges whenever it has flushed
+        if self._write_lock is None:
+            self._milvus.call("compact", name)
 
     # Writes
 
@@ -254,6 +284,7 @@ class VectorIndex:
 
     def _name(self, modality: Modality, version: str | None) -> str:
         """Collection or alias, loaded: a server that was started again holds its collections released."""
+        version = version or self._pinned.get(modality)
         name = alias_name(modality) if version is None else collection_name(modality, version)
         if name not in self._loaded:
             self._milvus.call("load_collection", name)

@@ -7,6 +7,7 @@ its scratch space); only counts come back.
 from sosie.index import server
 from sosie.pipeline.cluster import cluster
 from sosie.pipeline.embed import Shard, embed, shards
+from sosie.pipeline.follow import follow
 from sosie.pipeline.ingest import detect_changes, validate
 from sosie.pipeline.match import match, upsert_vectors
 from sosie.pipeline.publish import alert, alert_failure, manifest, publish_features, report
@@ -22,6 +23,7 @@ __all__ = [
     "cluster",
     "detect_changes",
     "embed",
+    "follow",
     "left_behind",
     "manifest",
     "match",
@@ -46,5 +48,6 @@ def run_all(run: Run) -> None:
         match(run)
         cluster(run)
         publish_features(run)
+        follow(run)
         report(run)
         alert(run)

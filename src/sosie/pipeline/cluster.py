@@ -141,4 +141,4 @@ def _decide(run: Run, affected: pl.Series, rows: pl.DataFrame, pairs: pl.DataFra
             run_id=pl.lit(run.id),
         )
     )
-    return run.lake.upsert(DECISIONS, now.select(*DECISIONS.columns), run_id=run.id)
+    return run.lake.append(DECISIONS, now.select(*DECISIONS.columns), run_id=run.id)

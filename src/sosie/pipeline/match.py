@@ -8,7 +8,7 @@ from sosie import judgements
 from sosie.decider import Decider
 from sosie.index import open_index
 from sosie.pipeline.candidates import Retrieval, propose
-from sosie.pipeline.embed import MODALITIES, current, version
+from sosie.pipeline.embed import MODALITIES, assured, current, version
 from sosie.pipeline.ingest import changes
 from sosie.pipeline.run import Run, Tally, step
 from sosie.tables import LISTINGS, NEIGHBOURS, PAIRS, RECIPES, REGROUP
@@ -26,9 +26,7 @@ def upsert_vectors(run: Run, tally: Tally) -> None:
         for modality in MODALITIES:
             touches = ("new", modality, "text_and_image", "deleted")
             ids = moved.filter(pl.col("kind").is_in(touches)).select("listing_id")
-            vectors = current(
-                run.lake, modality, version(run.settings, modality), listings.join(ids, on="listing_id", how="semi")
-            )
+            vectors = assured(run.lake, run.settings, modality, listings.join(ids, on="listing_id", how="semi"), run.id)
             gone = ids.join(vectors, on="listing_id", how="anti")["listing_id"].to_list()
             index.ensure(modality, version(run.settings, modality))
             tally.written(

@@ -59,6 +59,12 @@ def report(run: Run, tally: Tally) -> None:
     tally(pages=1)
 
 
+def record(run: Run, state: str) -> None:
+    """Leave the manifest of a run that is no hour, and so has no page."""
+    row = _row(manifest(run) | {"state": state})
+    run.lake.upsert(RUNS, pl.DataFrame([row], schema=RUNS.schema), run_id=run.id)
+
+
 @step
 def alert(run: Run, tally: Tally) -> None:
     """Send what follows from the manifest, and what earlier runs could not deliver."""

@@ -2,6 +2,7 @@
 
 import polars as pl
 
+from sosie.fence import alone
 from sosie.index import open_index
 from sosie.lake import Lake
 from sosie.pipeline.embed import MODALITIES, current, embed_listings, version
@@ -10,16 +11,15 @@ from sosie.settings import Settings
 from sosie.tables import LISTINGS
 
 
-def rebuild(settings: Settings, *, serve: bool = True) -> Counts:
+def rebuild(settings: Settings) -> Counts:
     """Make the index hold exactly the live catalogue under the models' versions, and have searches use it.
 
     Listings that have no vector under these versions are embedded first; the others cost no model call. Both
-    collections are whole before the first alias moves; without `serve` none moves, and hourly runs go on as they did.
-    Pairs that were decided on other vectors stay until the next hour, which decides every pair anew.
+    collections are whole before the first alias moves. Hours wait meanwhile. Pairs stay as they are.
     """
     lake, counts = Lake(settings.lake_uri), Counts()
-    live = lake.read(LISTINGS, ~pl.col("is_deleted"))
-    with open_index(settings) as index:
+    with alone(settings), open_index(settings) as index:
+        live = lake.read(LISTINGS, ~pl.col("is_deleted"))
         for modality in MODALITIES:
             stamp = version(settings, modality)
             with_content = live.drop_nulls(f"{modality}_hash")
@@ -31,13 +31,6 @@ def rebuild(settings: Settings, *, serve: bool = True) -> Counts:
                 f"{modality}_held": index.count(modality, version=stamp),
             }
             log.info("index rebuilt", modality=modality, version=stamp, mended=written.rows)
-    if serve:
-        switch(settings)
-    return counts
-
-
-def switch(settings: Settings) -> None:
-    """Have searches use the collections of the models' versions, which were filled before."""
-    with open_index(settings) as index:
         for modality in MODALITIES:
             index.promote(modality, version(settings, modality))
+    return counts

@@ -8,7 +8,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -20,7 +20,7 @@ import fsspec
 import polars as pl
 import structlog
 
-from sosie import faults
+from sosie import faults, fence
 from sosie.errors import StoreBusy, TerminalError
 from sosie.lake import Lake, Written
 from sosie.locks import exclusive
@@ -69,7 +69,7 @@ class Run:
 
     @property
     def hour(self) -> datetime:
-        return datetime.strptime(self.id, HOUR).replace(tzinfo=UTC)
+        return datetime.strptime(self.id[:13], HOUR).replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -155,9 +155,12 @@ def step(body: Callable[Concatenate[Run, Tally, P], None]) -> Callable[Concatena
     def stepped(run: Run, /, *args: P.args, **kwargs: P.kwargs) -> Counts:
         shard = "-".join(str(kwargs[key]) for key in ("modality", "shard") if key in kwargs) or "0"
         tally, started, clock = Tally(), datetime.now(UTC), time.perf_counter()
-        alone = nullcontext() if name == "embed" else run_alone(run.settings)  # shards are embedded side by side
         faults.point(f"step.{name}.begun")
-        with alone, structlog.contextvars.bound_contextvars(run_id=run.id, step=name):
+        with (
+            _no_other_run(name, run.settings),
+            fence.sharing(run.settings),
+            structlog.contextvars.bound_contextvars(run_id=run.id, step=name),
+        ):
             body(run, tally, *args, **kwargs)
             seconds = time.perf_counter() - clock
             faults.point(f"step.{name}.done")
@@ -185,6 +188,11 @@ def step(body: Callable[Concatenate[Run, Tally, P], None]) -> Callable[Concatena
 
 
 _alone: ContextVar[bool] = ContextVar("sosie_run_alone", default=False)
+
+
+def _no_other_run(name: str, settings: Settings) -> AbstractContextManager[None]:
+    """Shards are embedded side by side; a switch of models stands between two steps of an hour that has the lock."""
+    return nullcontext() if name == "embed" or fence.switching(settings) else run_alone(settings)
 
 
 @contextmanager

@@ -40,6 +40,12 @@ STEPS = {
     "match": "Find and decide pairs",
     "cluster": "Group duplicates",
     "publish_features": "Publish features",
+    "follow": "Update the second index",
+    "check_stores": "Compare and mend the stores",
+    "drop_versions": "Drop old embedding versions",
+    "clear_staging": "Clear scratch",
+    "forget_history": "Forget old history",
+    "compact_tables": "Compact tables",
     "report": "Write the report",
     "alert": "Send alerts",
 }

@@ -51,7 +51,8 @@ class Pretrain(Section):
 class Metric(Section):
     """Metric learning. `loss` is "contrastive" (temperature) or "arcface" (scale, margin).
 
-    `hard_share` of the groups come along with those that they are mistaken for; `hidden` of a title's tokens are left out.
+    `hard_share` of the groups come along with those that they are mistaken for.
+    `hidden` of a title's tokens are left out.
     """
 
     loss: Literal["contrastive", "arcface"]

@@ -1,0 +1,83 @@
+"""A collection brought in step with the lake, for some listings or for all.
+
+Hours and a rebuild write the second collections at the same time. Whoever writes reads the lake first, under one lock,
+so that the last writer of a listing is always one that saw its last change.
+"""
+
+import polars as pl
+
+from sosie.index import VectorIndex
+from sosie.lake import Lake
+from sosie.locks import exclusive
+from sosie.pipeline.embed import TABLE, Modality, current, embed_listings, version
+from sosie.settings import Settings
+from sosie.tables import CHANGES, LISTINGS, RUNS
+from sosie.vectors import matrix
+
+_LOCK_SECONDS = 600.0
+
+
+def with_content(lake: Lake, modality: Modality) -> pl.DataFrame:
+    """Live listings that have the modality, as tables.LISTINGS."""
+    return lake.read(LISTINGS, ~pl.col("is_deleted"), pl.col(f"{modality}_hash").is_not_null())
+
+
+def without_vector(lake: Lake, settings: Settings, modality: Modality) -> pl.DataFrame:
+    """Live listings whose content has no vector under the models of `settings`, equal content together."""
+    hash_ = f"{modality}_hash"
+    held = lake.read(
+        TABLE[modality],
+        pl.col("embedding_version") == version(settings, modality),
+        columns=["listing_id", "content_hash"],
+    ).unique()
+    return (
+        with_content(lake, modality)
+        .join(held, left_on=["listing_id", hash_], right_on=["listing_id", "content_hash"], how="anti")
+        .sort(hash_, "listing_id")
+    )
+
+
+def bring(lake: Lake, settings: Settings, index: VectorIndex, modality: Modality, ids: pl.Series) -> int:
+    """Make the collection of the models of `settings` right for these listings; returns how many rows that changed.
+
+    A listing that is deleted, has no content, or whose content has no vector yet is taken out.
+    """
+    stamp = version(settings, modality)
+    with exclusive(settings.home / "registry" / "second.lock", _LOCK_SECONDS, "filling a second index"):
+        listings = lake.lookup(LISTINGS, "listing_id", ids)
+        vectors = current(lake, modality, stamp, listings)
+        gone = pl.DataFrame({"listing_id": ids}).join(vectors, on="listing_id", how="anti")["listing_id"]
+        put = index.upsert(modality, vectors["listing_id"].to_list(), matrix(vectors), version=stamp)
+        return put.rows + index.delete(modality, gone.unique().to_list(), version=stamp).rows
+
+
+def follow(
+    lake: Lake, settings: Settings, index: VectorIndex, modality: Modality, ids: pl.Series, run_id: str
+) -> tuple[int, int, int]:
+    """Embed the contents of these listings under the models of `settings`, and bring their collection in step.
+
+    Returns rows written to lake and index, for how many contents a model was called, and how many rows the collection
+    changed by.
+    """
+    hash_ = f"{modality}_hash"
+    index.create(modality, version(settings, modality))
+    listings = lake.lookup(LISTINGS, "listing_id", ids)
+    wanted = listings.filter(~pl.col("is_deleted"), pl.col(hash_).is_not_null())
+    written, _, computed = embed_listings(lake, settings, modality, wanted, run_id)
+    moved = bring(lake, settings, index, modality, ids)
+    return written.rows + moved, computed, moved
+
+
+def astray(lake: Lake, settings: Settings, index: VectorIndex, modality: Modality) -> pl.Series:
+    """Ids that are in the collection and should not be, or should be and are not."""
+    held = pl.Series("listing_id", list(index.ids(modality, version=version(settings, modality))), dtype=pl.String)
+    wanted = with_content(lake, modality)["listing_id"]
+    either = pl.concat([held, wanted])
+    both = pl.DataFrame({"listing_id": held}).join(wanted.to_frame(), on="listing_id", how="semi")["listing_id"]
+    return either.filter(~either.is_in(both.implode())).unique().sort()
+
+
+def under_way(lake: Lake) -> pl.Series:
+    """Listings in change sets of hours that have not come to their end."""
+    done = lake.read(RUNS, pl.col("state") == "succeeded", columns=["run_id"])
+    return lake.read(CHANGES).join(done, on="run_id", how="anti")["listing_id"].unique()

@@ -1,0 +1,99 @@
+"""The same catalogue in every store: counted, compared, and mended from the lake."""
+
+import polars as pl
+
+from sosie import features, fence
+from sosie.index import VectorIndex, open_index
+from sosie.index.profiles import profile_for
+from sosie.lake import Lake
+from sosie.pipeline.embed import MODALITIES, Modality, embed_listings, latest, version
+from sosie.pipeline.run import Run, Tally, step
+from sosie.rebuild import second
+from sosie.rebuild.instep import astray, bring, under_way, with_content, without_vector
+from sosie.settings import Settings
+from sosie.tables import DECISIONS, LISTINGS, PAIRS
+
+
+@step
+def check_stores(run: Run, tally: Tally) -> None:
+    """Compare lake, index and online store row by row, and make the latter two what the lake says.
+
+    Hours wait meanwhile. Listings of an hour that is under way are that hour's work and left alone.
+    """
+    beside = second(run.settings)
+    with fence.alone(run.settings), open_index(run.settings) as index:
+        busy = under_way(run.lake)
+        for modality in MODALITIES:
+            tally(**{f"{modality}_{name}": value for name, value in _index(run, index, modality, busy).items()})
+        if beside is not None:
+            for modality in beside.modalities(run.settings):
+                told = _mend(run.lake, beside.settings(run.settings), index, modality, busy, run.settings.rebuild.chunk)
+                tally(**{f"second_{modality}_mended": told})
+        tally(pairs_orphaned=_orphans(run.lake, run.id))
+        tally(**_online(run))
+    tally.wrote = sum(
+        value for name, value in tally.counts.items() if name.endswith(("mended", "orphaned", "embedded"))
+    )
+
+
+def _index(run: Run, index: VectorIndex, modality: Modality, busy: pl.Series) -> dict[str, int]:
+    """`live` listings with content, vectors `embedded` that the lake lacked, rows `astray` in the index before, and
+    rows `mended` (with those whose vector was another)."""
+    settings, lake = run.settings, run.lake
+    stamp, live = version(settings, modality), with_content(lake, modality)
+    missing = without_vector(lake, settings, modality).filter(~pl.col("listing_id").is_in(busy.implode()))
+    for part in missing.iter_slices(settings.rebuild.chunk):
+        embed_listings(lake, settings, modality, part, run.id)
+    index.create(modality, stamp, profile=profile_for(live.height))
+    lost = astray(lake, settings, index, modality)
+    lost = lost.filter(~lost.is_in(busy.implode()))
+    mended = _mend(lake, settings, index, modality, busy, settings.rebuild.chunk)
+    if index.version(modality) != stamp:
+        index.promote(modality, stamp)
+    index.compact(modality, stamp)
+    return {
+        "live": live.height,
+        "embedded": missing.height,
+        "astray": len(lost),
+        "mended": mended,
+        "held": index.count(modality, version=stamp),
+    }
+
+
+def _mend(lake: Lake, settings: Settings, index: VectorIndex, modality: Modality, busy: pl.Series, chunk: int) -> int:
+    index.create(modality, version(settings, modality))
+    every = pl.concat([with_content(lake, modality)["listing_id"], astray(lake, settings, index, modality)]).unique()
+    every = every.filter(~every.is_in(busy.implode())).sort()
+    return sum(
+        bring(lake, settings, index, modality, every.slice(start, chunk)) for start in range(0, len(every), chunk)
+    )
+
+
+def _orphans(lake: Lake, run_id: str) -> int:
+    """Delete pairs of which an end is no live listing; returns how many there were."""
+    live = lake.read(LISTINGS, ~pl.col("is_deleted"), columns=["listing_id"])
+    busy = under_way(lake)
+    sides = ["left_id", "right_id"]
+    held = lake.read(PAIRS, columns=sides)
+    dead = pl.concat(
+        [held.join(live, left_on=side, right_on="listing_id", how="anti").select(sides) for side in sides]
+    ).unique()
+    dead = dead.filter(~pl.any_horizontal(pl.col(sides).is_in(busy.implode())))
+    return lake.delete(PAIRS, dead, run_id=run_id).deleted
+
+
+def _online(run: Run) -> dict[str, int]:
+    """Write decisions and live vectors that the online store lacks or holds otherwise; remove vectors of the dead."""
+    settings, lake = run.settings, run.lake
+    told = lake.read(DECISIONS).sort("event_timestamp", "created_timestamp").unique("listing_id", keep="last")
+    vectors = {
+        modality: latest(lake, modality, version(settings, modality), with_content(lake, modality)["listing_id"])
+        for modality in MODALITIES
+    }
+    put = features.publish(settings, vectors["text"], vectors["image"], told)
+    dead = lake.read(LISTINGS, pl.col("is_deleted"), columns=["listing_id"])["listing_id"]
+    removed = features.forget(settings, dead)
+    return {
+        "online_decisions": told.height,
+        "online_mended": put["text"] + put["image"] + put["decisions"] + removed,
+    }

@@ -1,0 +1,198 @@
+"""Stores that were damaged on purpose, and what upkeep makes of them. All stores are real."""
+
+import os
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from sosie import features, pipeline, tables
+from sosie.index import open_index
+from sosie.lake import Lake
+from sosie.pipeline.embed import version
+from sosie.settings import Settings, load
+from sosie.simulate import Marketplace, write
+from sosie.upkeep import delta, upkeep
+from sosie.upkeep.versions import last_use
+from sosie.vectors import matrix
+
+OLD = time.time() - 90 * 86_400
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """Two hours of a small marketplace."""
+    market, home = tmp_path_factory.mktemp("market"), tmp_path_factory.mktemp("home")
+    write(market, Marketplace(listings=60, hours=2, seed=5, with_pictures=False))
+    given = load(home=home, landing=market / "landing", upkeep={"retention_hours": 0})
+    for hour in sorted(place.name for place in (market / "landing").glob("*T*")):
+        pipeline.run_all(pipeline.Run.of(hour, settings=given))
+    return given
+
+
+def live(lake: Lake) -> list[str]:
+    return lake.read(tables.LISTINGS, ~pl.col("is_deleted"))["listing_id"].sort().to_list()
+
+
+def online_rows(settings: Settings, view: str) -> int:
+    import sqlite3
+
+    with sqlite3.connect(settings.home / "feast" / "online.db") as connection:
+        return connection.execute(f'SELECT COUNT(DISTINCT entity_key) FROM "sosie_{view}"').fetchone()[0]
+
+
+def test_damage_in_every_store_is_found_mended_and_told(settings: Settings) -> None:
+    lake, stamp = Lake(settings.lake_uri), version(settings, "text")
+    upkeep(settings)  # whatever the hours left to tidy
+    ids = live(lake)
+    clusters_before = lake.read(tables.CLUSTERS).sort("listing_id")
+    dead = lake.read(tables.LISTINGS, pl.col("is_deleted"))["listing_id"]
+    assert len(dead) > 0
+    assert online_rows(settings, f"text_embedding_{stamp}") == len(ids), "vectors of deleted listings are gone"
+
+    # Lost, wrong and stray rows in the index; an alias on the wrong version; vectors lost in the lake; decisions and
+    # vectors lost online; a pair of a listing that nobody knows.
+    rng = np.random.default_rng(0)
+    wrong = rng.normal(size=(2, tables.DIM)).astype(np.float32)
+    wrong /= np.linalg.norm(wrong, axis=1, keepdims=True)
+    with open_index(settings) as index:
+        index.delete("text", ids[:3])
+        index.upsert("text", [ids[3], "stray"], wrong)
+        index.create("text", "0therversion")
+        index.promote("text", "0therversion")
+    lake.delete(tables.TEXT_EMBEDDINGS, pl.DataFrame({"listing_id": ids[10:14]}))
+    shown = lake.read(tables.CLUSTERS)["listing_id"].head(5).to_list()
+    import sqlite3
+
+    with sqlite3.connect(settings.home / "feast" / "online.db") as connection:
+        assert connection.execute("DELETE FROM sosie_decisions").rowcount > 0
+    orphan = lake.read(tables.PAIRS).head(1).with_columns(left_id=pl.lit("!nobody"))
+    lake.append(tables.PAIRS, orphan)
+    assert features.lookup(settings, shown)["cluster_id"].null_count() == len(shown)
+
+    told = upkeep(settings)
+    found = told["check_stores"]
+    assert found["text_embedded"] == 4
+    assert found["text_astray"] == 4  # three lost, one stray
+    assert found["text_mended"] == 5  # and the wrong one
+    assert found["text_held"] == found["text_live"] == len(ids)
+    assert found["pairs_orphaned"] == 1
+    assert found["online_mended"] >= len(shown)
+    with open_index(settings) as index:
+        assert index.version("text") == stamp
+        assert sorted(index.ids("text")) == ids
+        rows = lake.read(tables.TEXT_EMBEDDINGS, pl.col("embedding_version") == stamp)
+        now = lake.read(tables.LISTINGS, ~pl.col("is_deleted")).join(
+            rows, left_on=["listing_id", "text_hash"], right_on=["listing_id", "content_hash"]
+        )
+        held = now.unique("listing_id")
+        assert index.upsert("text", held["listing_id"].to_list(), matrix(held)).rows == 0
+    assert features.lookup(settings, shown)["cluster_id"].null_count() == 0
+    assert lake.read(tables.CLUSTERS).sort("listing_id").equals(clusters_before)
+
+    again = upkeep(settings)["check_stores"]
+    changed = {
+        name: n for name, n in again.items() if n and name.endswith(("mended", "orphaned", "embedded", "astray"))
+    }
+    assert changed == {}
+    manifests = lake.read(tables.RUNS, pl.col("state") == "upkeep").sort("run_id")
+    assert manifests.height >= 2
+    steps = {step["name"] for step in manifests.row(-1, named=True)["steps"]}
+    assert steps == {"check_stores", "drop_versions", "clear_staging", "forget_history", "compact_tables"}
+
+
+def test_an_hour_runs_as_ever_after_upkeep(settings: Settings) -> None:
+    upkeep(settings)
+    lake = Lake(settings.lake_uri)
+    before = {table.name: lake.version(table) for table in tables.ALL}
+    hour = lake.read(tables.RUNS, pl.col("state") == "succeeded")["run_id"].max()
+    pipeline.run_all(pipeline.Run.of(hour, settings=settings))
+    assert {table.name: lake.version(table) for table in tables.ALL} == before
+
+
+def test_tables_are_few_files_and_hold_the_same_rows(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path / "lake"))
+    row = {"key": "k", "severity": "info", "text": "", "channel": "c", "state": "sent", "attempts": 1, "run_id": "r"}
+    for number in range(12):
+        lake.upsert(tables.ALERTS, pl.DataFrame([{**row, "key": str(number)}], schema=tables.ALERTS.schema))
+        lake.upsert(
+            tables.ALERTS, pl.DataFrame([{**row, "key": str(number), "text": "x"}], schema=tables.ALERTS.schema)
+        )
+    before = lake.read(tables.ALERTS).sort("key")
+    folder = Path(lake.path(tables.ALERTS))
+    parquet = len(list(folder.glob("*.parquet")))
+    told = delta.compact(lake, tables.ALERTS, 0)
+    assert told["files_before"] == 12
+    assert told["files_after"] == len(list(folder.glob("*.parquet"))) == 1
+    assert told["files_removed"] == parquet  # all but the merged one
+    assert lake.read(tables.ALERTS).sort("key").equals(before)
+    assert delta.compact(lake, tables.ALERTS, 0)["files_removed"] == 0
+    assert delta.compact(lake, tables.PAIRS, 0) == {"files_before": 0, "files_after": 0, "files_removed": 0}
+    kept = Lake(str(tmp_path / "kept"))
+    kept.upsert(tables.ALERTS, before)
+    kept.upsert(tables.ALERTS, before.with_columns(text=pl.lit("y")))
+    assert delta.compact(kept, tables.ALERTS, 24)["files_removed"] == 0, "younger than the retention"
+
+
+def test_versions_go_after_the_grace_time_and_not_before(settings: Settings) -> None:
+    lake, now = Lake(settings.lake_uri), datetime.now(UTC)
+    stamp = version(settings, "text")
+    for name, age in (("gone", 30), ("lately", 1)):
+        run = dict.fromkeys(tables.RUNS.columns) | {
+            "run_id": f"2026-01-01T0{age % 10}", "state": "succeeded", "text_version": name, "image_version": "x",
+            "finished_at": now - timedelta(days=age), "files": [], "steps": [],
+        }  # fmt: skip
+        lake.append(tables.RUNS, pl.DataFrame([run], schema=tables.RUNS.schema))
+        rows = lake.read(tables.TEXT_EMBEDDINGS, pl.col("embedding_version") == stamp).head(5)
+        rows = rows.with_columns(embedding_version=pl.lit(name), created_timestamp=pl.lit(now - timedelta(days=age)))
+        lake.append(tables.TEXT_EMBEDDINGS, rows)
+        with open_index(settings) as index:
+            index.create("text", name)
+    assert timedelta(days=29) < now - last_use(settings, lake, "text", "gone") < timedelta(days=31)
+    told = upkeep(settings)["drop_versions"]
+    assert (told["collections_dropped"], told["partitions_dropped"]) == (1, 0)
+    with open_index(settings) as index:
+        assert set(index.versions("text")) >= {stamp, "lately"}
+        assert "gone" not in index.versions("text")
+    harsh = settings.model_copy(update={"upkeep": settings.upkeep.model_copy(update={"vectors_days": 7.0})})
+    assert upkeep(harsh)["drop_versions"]["partitions_dropped"] == 1
+    stored = set(lake.read(tables.TEXT_EMBEDDINGS)["embedding_version"])
+    assert stored == {stamp, "lately"}
+
+
+def test_scratch_and_records_go_by_their_age(settings: Settings) -> None:
+    staging = Path(settings.lake_uri) / "_staging"
+    first, second = sorted(place for place in staging.iterdir() if "~" not in place.name)[:2]
+    for folder, age in ((first, OLD), (second, time.time() - 3 * 86_400)):
+        for file in folder.iterdir():
+            os.utime(file, (age, age))
+    assert (second / "accepted.parquet").exists()
+    told = upkeep(settings)["clear_staging"]
+    assert (told["data_cleared"], told["records_cleared"]) == (2, 1)
+    assert told["bytes_cleared"] > 0
+    assert not first.exists()
+    assert {file.suffix for file in second.iterdir()} == {".json"}
+
+
+def test_history_is_forgotten_only_where_asked_and_never_what_is_known_now(settings: Settings) -> None:
+    lake, now = Lake(settings.lake_uri), datetime.now(UTC)
+    stamp = version(settings, "text")
+    one = live(lake)[0]
+    held = lake.read(tables.TEXT_EMBEDDINGS, pl.col("listing_id") == one, pl.col("embedding_version") == stamp).head(1)
+    for days in (500, 400):
+        older = held.with_columns(
+            content_hash=pl.lit(f"{days}"),
+            event_timestamp=pl.lit(now - timedelta(days=days)),
+            created_timestamp=pl.lit(now - timedelta(days=days)),
+        )
+        lake.append(tables.TEXT_EMBEDDINGS, older)
+    assert upkeep(settings)["forget_history"]["vectors"] == 0
+    yearly = settings.model_copy(update={"upkeep": settings.upkeep.model_copy(update={"history_days": 365.0})})
+    told = upkeep(yearly)["forget_history"]
+    assert told["vectors"] == 1, "the oldest was superseded 400 days ago; the next only when ours was written"
+    left = lake.read(tables.TEXT_EMBEDDINGS, pl.col("listing_id") == one, pl.col("embedding_version") == stamp)
+    assert "500" not in left["content_hash"].to_list()
+    assert {"400", held["content_hash"][0]} <= set(left["content_hash"])
