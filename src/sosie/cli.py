@@ -3,16 +3,17 @@
 import getpass
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from sosie import __version__
-from sosie.errors import SosieError, TransientError
+from sosie import __version__, commands
+from sosie.commands.shell import EXIT_TERMINAL as EXIT_TERMINAL
+from sosie.commands.shell import errors as _errors
+from sosie.errors import SosieError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -20,21 +21,7 @@ app = typer.Typer(
     add_completion=False,
     help="Find duplicate product listings, every hour, from what changed.",
 )
-out, err = Console(), Console(stderr=True)
-
-EXIT_TERMINAL, EXIT_TRANSIENT = 2, 75
-"""A fault to mend, and one to try again later (sysexits' EX_TEMPFAIL)."""
-
-
-@contextmanager
-def _errors() -> Iterator[None]:
-    """Our own errors are one sentence and an exit status; anything else is a fault of ours and shows its trace."""
-    try:
-        yield
-    except SosieError as error:
-        err.print(f"[bold red]{type(error).__name__}[/]: ", end="")
-        err.print(str(error), markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(EXIT_TRANSIENT if isinstance(error, TransientError) else EXIT_TERMINAL) from None
+out = Console()
 
 
 def _version(shown: bool) -> None:
@@ -51,6 +38,8 @@ def main(
 
     logs.configure()
 
+
+commands.register(app)
 
 Seed = Annotated[int, typer.Option(help="The same seed writes the same bytes.")]
 Products = Annotated[
@@ -91,7 +80,7 @@ def run(
         try:
             pipeline.run_all(current)
         except Exception as error:
-            failed = alerts.run_failed(current.id, error)
+            failed = alerts.run_failed(current.settings, current.id, error)
             with suppress(SosieError):  # what stopped the run is what must be told
                 alerts.deliver(current.lake, [failed], settings=current.settings.alerts, run_id=current.id)
             raise

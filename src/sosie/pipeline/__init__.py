@@ -9,7 +9,7 @@ from sosie.pipeline.cluster import cluster
 from sosie.pipeline.embed import Shard, embed, shards
 from sosie.pipeline.ingest import detect_changes, validate
 from sosie.pipeline.match import match, upsert_vectors
-from sosie.pipeline.publish import alert, alert_failure, manifest, publish_features, report
+from sosie.pipeline.publish import alert, alert_deadline, alert_failure, manifest, publish_features, report
 from sosie.pipeline.rebuild import rebuild
 from sosie.pipeline.run import Counts, Run
 
@@ -18,6 +18,7 @@ __all__ = [
     "Run",
     "Shard",
     "alert",
+    "alert_deadline",
     "alert_failure",
     "cluster",
     "detect_changes",
