@@ -114,6 +114,13 @@ class Alerts(Section):
     max_attempts: int = Field(12, ge=1)
 
 
+class Metrics(Section):
+    """Prometheus. Airflow serves `/sosie/metrics` to who sends `token` as a bearer token, and to nobody without one."""
+
+    token: str | None = None
+    cache_seconds: float = Field(30.0, ge=0)
+
+
 class Report(Section):
     example_pairs: int = 40
 
@@ -148,6 +155,7 @@ class Settings(BaseSettings):
     decider: Decider = Decider()
     clusters: Clusters = Clusters()
     alerts: Alerts = Alerts()
+    metrics: Metrics = Metrics()
     report: Report = Report()
 
     def encoder(self, modality: str) -> Path:

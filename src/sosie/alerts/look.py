@@ -197,5 +197,4 @@ class Look:
     @cached_property
     def waiting(self) -> int:
         """Pairs that wait for a person, of this run and all before it."""
-        unsure = self.lake.read(PAIRS, pl.col("verdict") == "review", columns=["left_id", "right_id"])
-        return unsure.join(judgements.active(self.lake), on=["left_id", "right_id"], how="anti").height
+        return judgements.waiting(self.lake).height
