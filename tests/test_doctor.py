@@ -170,8 +170,8 @@ def test_each_fault_is_found_with_its_remedy(
 
 
 def test_a_disk_that_fills_up_is_told_before_it_is_full(settings: Settings) -> None:
-    assert [one.state for one in stores.disk(settings, wanted=2**70)][0] == "warning"
-    assert [one.state for one in stores.disk(settings, least=2**70)][0] == "fault"
+    assert next(one.state for one in stores.disk(settings, wanted=2**70)) == "warning"
+    assert next(one.state for one in stores.disk(settings, least=2**70)) == "fault"
 
 
 def test_alerts_that_were_given_up_and_an_audience_of_none_are_warned_of(settings: Settings) -> None:

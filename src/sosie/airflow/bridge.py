@@ -129,9 +129,11 @@ def _sentence(exception: BaseException | str) -> str:
 def step(name: str, **arguments: Any) -> dict[str, int]:
     """Run one step of `sosie.pipeline` for this task's hour and return its counts, which also go to the task's log."""
     from sosie import pipeline
+    from sosie.airflow import datasets
 
     run = _run()
-    counts = {str(key): int(value) for key, value in getattr(pipeline, name)(run, **arguments).items()}
+    with datasets.told(run, name):
+        counts = {str(key): int(value) for key, value in getattr(pipeline, name)(run, **arguments).items()}
     log.info("%s of %s: %s", name, run.id, ", ".join(f"{key} {value}" for key, value in counts.items()) or "nothing")
     return counts
 

@@ -97,7 +97,7 @@ def apply(settings: Settings, *, force: bool = False) -> bool:
 
 
 def is_applied(settings: Settings) -> bool:
-    """Whether registry and online store are there and in line with the definitions. Imports no Feast, changes nothing."""
+    """Whether registry and online store are in line with the definitions. Imports no Feast, changes nothing."""
     folder = _folder(settings.home)
     return _recorded(folder / "applied.json") == _digest(settings, versions(settings))
 
