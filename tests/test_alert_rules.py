@@ -333,3 +333,10 @@ def test_every_rule_has_a_runbook(rule: str) -> None:
     looked = text.partition("## What to look at")[2].partition("## Remedy")[0]
     assert "```sh" in looked, "a runbook gives commands"
     assert yaml.safe_load(SHIPPED.read_text())[rule]["owner"] in text.partition("## Who")[2]
+
+
+def test_the_list_of_runbooks_is_that_of_the_rules() -> None:
+    listed = (PROJECT / "docs" / "runbooks" / "index.md").read_text()
+    rules = yaml.safe_load(SHIPPED.read_text())
+    for name, rule in rules.items():
+        assert f"| [{name}]({name}.md) | {rule['severity']} | {rule['owner']} |" in listed
