@@ -50,7 +50,7 @@ def _running(command: list[str], port: int, log: Path) -> Iterator[None]:
 
 @contextmanager
 def postgres() -> Iterator[str]:
-    """Yields `host:port` of a server whose user `sosie` (no password, loopback only) owns the database `airflow`."""
+    """Yields `host:port` of a server whose user `sosie` (no password, loopback only) owns databases airflow and feast."""
     with tempfile.TemporaryDirectory(prefix="sosie-pg") as folder:
         # PostgreSQL refuses to run as root.
         as_user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
@@ -66,12 +66,13 @@ def postgres() -> Iterator[str]:
         )
         command = [*as_user, server, "-D", data, "-p", str(port), "-h", "127.0.0.1", "-k", folder, "-c", "fsync=off"]
         with tempfile.TemporaryDirectory() as logs, _running(command, port, Path(logs) / "postgres.log"):
-            asked = [createdb, "-h", "127.0.0.1", "-p", str(port), "-U", "sosie", "airflow"]
+            asked = [createdb, "-h", "127.0.0.1", "-p", str(port), "-U", "sosie"]
             until = time.monotonic() + SECONDS
-            while (told := subprocess.run(asked, capture_output=True, text=True, check=False)).returncode:
+            while (told := subprocess.run([*asked, "airflow"], capture_output=True, text=True, check=False)).returncode:
                 assert "starting up" in told.stderr, told.stderr
                 assert time.monotonic() < until, told.stderr
                 time.sleep(0.2)
+            subprocess.run([*asked, "feast"], check=True)
             yield f"127.0.0.1:{port}"
 
 

@@ -1,4 +1,5 @@
-"""The hourly DAG as a deployment runs it: metadata in PostgreSQL, CeleryExecutor over Redis, OpenLineage to a file."""
+"""The hourly DAG as a deployment runs it: metadata and Feast's registry in PostgreSQL, CeleryExecutor over Redis, the
+online store in Redis, lineage to a file, metrics from the API server."""
 
 import json
 import shutil
@@ -7,17 +8,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import httpx
 import polars as pl
 import pytest
 from services import missing, postgres, redis
 
-from sosie import tables
+from sosie import features, tables
 from sosie.airflow import DAG_ID
 from sosie.airflow.client import Outcome
 from sosie.airflow.datasets import READS, WRITES
 from sosie.airflow.stack import stack
 from sosie.lake import Lake
-from sosie.settings import Settings, load
+from sosie.settings import PROJECT, Metrics, Settings, load
 from sosie.simulate import Marketplace, write
 
 pytestmark = [
@@ -33,6 +35,8 @@ class Ran:
     events: list[dict[str, Any]]
     worker_log: str
     metadata: str
+    metrics: str
+    online: pl.DataFrame
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +46,12 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]:
     write(home / "market", Marketplace(listings=80, hours=1, seed=5, with_pictures=True))
     landing, events = home / "market" / "landing", home / "openlineage.json"
     hour = min(path.name for path in landing.iterdir())
-    settings = load(home=home)
-    with postgres() as database, redis() as broker:
+    repo = shutil.copytree(PROJECT / "feature_repo", home / "feature_repo")
+    shutil.copy(PROJECT / "docker" / "feature_repo" / "feature_store.yaml", repo)
+    settings = load(home=home, feature_repo=repo, metrics=Metrics(token="scrape"))
+    with postgres() as database, redis() as broker, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FEAST_REGISTRY", f"postgresql+psycopg://sosie@{database}/feast")
+        patch.setenv("FEAST_REDIS", f"{broker},db=1")
         environment = {
             "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor",
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"postgresql+psycopg2://sosie@{database}/airflow",
@@ -61,8 +69,13 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]:
             outcome = airflow.wait(airflow.trigger(DAG_ID, hour), timeout=500)
             metadata = airflow.client.health()["metadatabase"]
             log = airflow.processes.log("worker").read_text()
+            scraper = httpx.Client(trust_env=False, headers={"Authorization": "Bearer scrape"})
+            metrics = scraper.get(f"{airflow.url}/sosie/metrics").raise_for_status().text
+            assert httpx.get(f"{airflow.url}/sosie/metrics", trust_env=False).status_code == 401
+        ids = Lake(settings.lake_uri).read(tables.CLUSTERS)["listing_id"].to_list()
+        online = features.lookup(settings, ids)
     told = [json.loads(line) for line in events.read_text().splitlines() if line]
-    yield Ran(outcome, settings, told, log, metadata)
+    yield Ran(outcome, settings, told, log, metadata, metrics, online)
     shutil.rmtree(home, ignore_errors=True)
 
 
@@ -74,6 +87,19 @@ def test_an_hour_is_green_on_postgres_celery_and_redis(ran: Ran) -> None:
     lake = Lake(ran.settings.lake_uri)
     assert lake.read(tables.RUNS)["state"].to_list() == ["succeeded"]
     assert lake.read(tables.CLUSTERS).height > 0
+
+
+def test_the_storefront_is_answered_from_redis(ran: Ran) -> None:
+    assert not (ran.settings.home / "feast" / "online.db").exists()
+    assert not (ran.settings.home / "feast" / "registry.db").exists()
+    held = Lake(ran.settings.lake_uri).read(tables.CLUSTERS).select("listing_id", "cluster_id", "canonical_id")
+    answered = ran.online.select(held.columns)
+    assert answered.sort("listing_id").equals(held.sort("listing_id"))
+
+
+def test_the_api_server_gives_metrics_of_the_hour(ran: Ran) -> None:
+    assert 'sosie_runs{state="succeeded"} 1.0' in ran.metrics
+    assert 'sosie_step_count{count="rows_read",step="validate"} 80.0' in ran.metrics
 
 
 def test_lineage_tells_each_tasks_datasets_with_their_versions(ran: Ran) -> None:

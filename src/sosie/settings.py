@@ -118,7 +118,7 @@ class Metrics(Section):
     """Prometheus. Airflow serves `/sosie/metrics` to who sends `token` as a bearer token, and to nobody without one."""
 
     token: str | None = None
-    cache_seconds: float = Field(30.0, ge=0)
+    cache_seconds: float = Field(60.0, ge=0)
 
 
 class Report(Section):

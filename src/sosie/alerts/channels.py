@@ -1,6 +1,7 @@
 """Where alerts go, and one attempt at one of them, through Apprise."""
 
 import hashlib
+import warnings
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -58,9 +59,9 @@ def channels(settings: config.Alerts) -> list[Channel]:
 
 def send_by_apprise(channel: Channel, alert: Alert) -> bool:
     """One attempt; False where the channel did not take it. Raises `SettingsError` for an unknown service."""
+    messenger = _messenger(channel)
     from apprise import NotifyFormat, NotifyType
 
-    messenger = _messenger(channel)
     kind = {"info": NotifyType.INFO, "warning": NotifyType.WARNING, "critical": NotifyType.FAILURE}[alert.severity]
     body = alert.text if channel.url == CONSOLE else f"{alert.text}\nReference: {alert.key}"
     return bool(messenger.notify(title=alert.title, body=body, notify_type=kind, body_format=NotifyFormat.TEXT))
@@ -72,9 +73,11 @@ def check(channel: Channel) -> None:
 
 
 def _messenger(channel: Channel) -> Any:
-    from apprise import Apprise, AppriseAsset
-    from apprise.decorators import notify
-    from apprise.manager_plugins import NotificationManager
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Apprise's own business, not our users'
+        from apprise import Apprise, AppriseAsset
+        from apprise.decorators import notify
+        from apprise.manager_plugins import NotificationManager
 
     if "console" not in NotificationManager():  # Apprise has no plugin that prints
         notify(on="console", name="Console")(_print)
