@@ -50,7 +50,7 @@ def _running(command: list[str], port: int, log: Path) -> Iterator[None]:
 
 @contextmanager
 def postgres() -> Iterator[str]:
-    """Yields `host:port` of a server whose user `sosie` (no password, loopback only) owns databases airflow and feast."""
+    """Yields `host:port` of a server whose user `sosie` (no password, loopback only) owns `airflow` and `feast`."""
     with tempfile.TemporaryDirectory(prefix="sosie-pg") as folder:
         # PostgreSQL refuses to run as root.
         as_user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []

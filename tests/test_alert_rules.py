@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 import yaml
+from deltalake import DeltaTable
 from receivers import webhook
 
 from sosie import alerts, pipeline, tables
@@ -206,7 +207,7 @@ def received(settings: Settings) -> list[dict[str, str]]:
 
 
 def test_every_rule_has_a_scene_or_an_event() -> None:
-    assert set(RULES) == set(SCENES) | {"run_failed", "batch_rejected", "deadline_missed"}
+    assert set(RULES) == set(SCENES) | {"run_failed", "batch_rejected", "deadline_missed", "rule_broken"}
     assert set(MEASURES) == set(SCENES)
 
 
@@ -249,6 +250,41 @@ def test_an_ordinary_hour_is_quiet(settings: Settings) -> None:
     counts = {"validate__rows_read": 1000, "validate__rows_quarantined": 50, "detect_changes__new": 900}
     calm = manifest(**counts, match__candidates=9000, match__capped_listings=45, cluster__merged=9, cluster__formed=1)
     assert alerts.found(lake, calm, settings) == []
+
+
+def test_what_stays_true_is_told_once_a_day(settings: Settings) -> None:
+    lake = Lake(settings.lake_uri)
+    told = review_queue(lake)
+    for run_id in ("2026-01-05T09", "2026-01-05T10", "2026-01-06T00"):
+        found = alerts.found(lake, {**told, "run_id": run_id}, settings)
+        alerts.deliver(lake, found, settings=settings.alerts, run_id=run_id)
+    hours = [body["title"].rpartition(" ")[2] for body in received(settings)]
+    assert hours == ["2026-01-05T09", "2026-01-06T00"]
+
+
+def test_a_rule_that_can_not_be_measured_is_told_and_keeps_no_other_quiet(settings: Settings) -> None:
+    lake = Lake(settings.lake_uri)
+    told = review_queue(lake)
+    put(lake, tables.LISTINGS, [listing("l1", text_hash="h")])
+    for file in Path(lake.path(tables.LISTINGS)).glob("*.parquet"):
+        file.unlink()
+    found = alerts.found(lake, manifest(upsert_vectors__text_held=1) | {"steps": [*told["steps"], {
+        "name": "upsert_vectors", "counts": {"text_held": 1}}]}, settings)  # fmt: skip
+    for _ in range(2):
+        alerts.deliver(lake, found, settings=settings.alerts, run_id=RUN)
+    (body,) = received(settings)
+    assert {"rule_broken", "review_queue"} == {alert.rule for alert in found}
+    assert "The alert rule index_mismatch can't be measured" in body["message"]
+    assert "1,001 pairs wait for a person" in body["message"]
+
+
+def test_a_merge_whose_past_was_cleaned_up_does_not_stop_the_alerts(settings: Settings) -> None:
+    lake = Lake(settings.lake_uri)
+    told = large_merge(lake)
+    assert [alert.rule for alert in alerts.found(lake, told, settings)] == ["large_merge"]
+    table = DeltaTable(lake.path(tables.CLUSTERS))
+    table.vacuum(retention_hours=0, dry_run=False, enforce_retention_duration=False)
+    assert alerts.found(lake, told, settings) == []
 
 
 def test_an_hour_that_ran_again_does_not_hold_its_old_count_against_the_lake_of_today(settings: Settings) -> None:

@@ -69,9 +69,10 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]:
             outcome = airflow.wait(airflow.trigger(DAG_ID, hour), timeout=500)
             metadata = airflow.client.health()["metadatabase"]
             log = airflow.processes.log("worker").read_text()
-            scraper = httpx.Client(trust_env=False, headers={"Authorization": "Bearer scrape"})
+            # The first request builds the app.
+            scraper = httpx.Client(trust_env=False, timeout=120, headers={"Authorization": "Bearer scrape"})
             metrics = scraper.get(f"{airflow.url}/sosie/metrics").raise_for_status().text
-            assert httpx.get(f"{airflow.url}/sosie/metrics", trust_env=False).status_code == 401
+            assert httpx.get(f"{airflow.url}/sosie/metrics", trust_env=False, timeout=120).status_code == 401
         ids = Lake(settings.lake_uri).read(tables.CLUSTERS)["listing_id"].to_list()
         online = features.lookup(settings, ids)
     told = [json.loads(line) for line in events.read_text().splitlines() if line]

@@ -24,8 +24,15 @@ def found(lake: Lake, manifest: Mapping[str, Any], settings: Settings, *, run_ur
     for name, rule in load(settings).items():
         if name not in MEASURES or rule.threshold is None:
             continue
-        for measured in MEASURES[name](look, rule.threshold, rule.fewest):
-            if measured.cases >= rule.fewest and measured.value > rule.threshold:
-                facts = {"value": measured.value, **measured.facts}
-                told.append(render(name, facts, settings, look.run_id, subject=measured.subject, run_url=run_url))
+        try:
+            measured = list(MEASURES[name](look, rule.threshold, rule.fewest))
+        except Exception as error:  # one rule that breaks must not keep the others quiet
+            log.exception("An alert rule can't be measured", rule=name)
+            broken = {"broken": name, "error": f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"}
+            told.append(render("rule_broken", broken, settings, look.run_id, subject=name, run_url=run_url))
+            continue
+        for one in measured:
+            if one.cases >= rule.fewest and one.value > rule.threshold:
+                facts = {"value": one.value, **one.facts}
+                told.append(render(name, facts, settings, look.run_id, subject=one.subject, run_url=run_url))
     return told

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
@@ -26,6 +26,7 @@ class Rule(BaseModel):
     what: str
     do: str
     threshold: float | None = None
+    each: Literal["run", "day"] = "run"
     fewest: int = 0
 
 
@@ -95,7 +96,8 @@ def render(
         f"Run: {run_url}" if run_url else "",
         f"Runbook: {runbook_url(settings, name)}",
     ]
-    key = ":".join(filter(None, (name, run_id, subject)))
+    day = run_id.partition("T")[0]
+    key = ":".join(filter(None, (name, day if rule.each == "day" else run_id, subject)))
     return Alert(key, rule.severity, f"{' '.join(title.split())} · hour {run_id}", "\n".join(filter(None, lines)))
 
 
