@@ -376,3 +376,15 @@ def test_the_list_of_runbooks_is_that_of_the_rules() -> None:
     rules = yaml.safe_load(SHIPPED.read_text())
     for name, rule in rules.items():
         assert f"| [{name}]({name}.md) | {rule['severity']} | {rule['owner']} |" in listed
+
+
+def test_a_failure_is_told_even_where_the_rules_can_not_be_used(settings: Settings) -> None:
+    own = settings.alerts.model_copy(update={"rules": settings.home / "nosuch.yaml", "thresholds": {"nosuch": 1}})
+    broken = settings.model_copy(update={"alerts": own})
+    where = {"run_id": RUN, "dag_id": "dedup_hourly", "task_id": "alert"}
+    pipeline.alert_failure(broken, **where, message="The rules can't be read.", log_url=f"{BASE}/log")
+    pipeline.alert_deadline(broken, run_id=RUN, minutes=50, run_url=BASE)
+    failed, late = received(settings)
+    assert failed["title"] == f"dedup_hourly.alert failed · hour {RUN}"
+    assert "nosuch.yaml can't be read" in failed["message"]
+    assert late["title"] == f"The run is late · hour {RUN}"

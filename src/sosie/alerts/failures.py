@@ -1,10 +1,12 @@
 """Alerts of a run that did not get to its end, where no manifest tells anything."""
 
 import hashlib
+from dataclasses import replace
+from typing import Any
 
+from sosie.alerts import rules
 from sosie.alerts.model import Alert
-from sosie.alerts.rules import render
-from sosie.errors import BatchRejected, SosieError, TransientError
+from sosie.errors import BatchRejected, SettingsError, SosieError, TransientError
 from sosie.settings import Settings
 
 RULES = ("run_failed", "batch_rejected", "deadline_missed")
@@ -18,7 +20,7 @@ def run_failed(settings: Settings, run_id: str, error: BaseException) -> Alert:
     subject = _digest(f"{kind}:{error}")
     facts = {"what_failed": "The run", "message": f"{kind}: {error}", "todo": _todo(error)}
     name = "batch_rejected" if isinstance(error, BatchRejected) else "run_failed"
-    return render(name, facts, settings, run_id, subject=subject, report=False)
+    return _render(name, facts, settings, run_id, subject=subject)
 
 
 def task_failed(settings: Settings, run_id: str, where: str, message: str, *, kind: str, run_url: str) -> Alert:
@@ -27,12 +29,12 @@ def task_failed(settings: Settings, run_id: str, where: str, message: str, *, ki
     facts = {"what_failed": where, "message": message, "todo": todo}
     name = "batch_rejected" if kind == BatchRejected.__name__ else "run_failed"
     # The log's address names the run and the try: one fault is told once, the hour failing again is told again.
-    return render(name, facts, settings, run_id, subject=f"{where}:{_digest(run_url)}", run_url=run_url, report=False)
+    return _render(name, facts, settings, run_id, subject=f"{where}:{_digest(run_url)}", run_url=run_url)
 
 
 def deadline_missed(settings: Settings, run_id: str, minutes: float, *, run_url: str) -> Alert:
     """The alert for a run that is not finished so many minutes after it was queued."""
-    return render(
+    return _render(
         "deadline_missed",
         {"minutes": minutes},
         settings,
@@ -41,6 +43,19 @@ def deadline_missed(settings: Settings, run_id: str, minutes: float, *, run_url:
         run_url=run_url,
         report=False,
     )
+
+
+def _render(
+    name: str, facts: dict[str, Any], settings: Settings, run_id: str, *, subject: str, run_url: str = ""
+) -> Alert:
+    """By the rules in use, or by those that came with the program where these can't be used: a failure is told anyhow."""
+    try:
+        return rules.render(name, facts, settings, run_id, subject=subject, run_url=run_url, report=False)
+    except SettingsError as error:
+        own = settings.alerts.model_copy(update={"rules": None, "thresholds": {}})
+        shipped = settings.model_copy(update={"alerts": own})
+        told = rules.render(name, facts, shipped, run_id, subject=subject, run_url=run_url, report=False)
+        return replace(told, text=f"{told.text}\nThe alert rules in use can't be used: {error}")
 
 
 def _todo(error: BaseException) -> str:
