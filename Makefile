@@ -10,7 +10,7 @@ UV_VERSION := 0.13.8
 FIND_LINKS := $(if $(PIP_FIND_LINKS),--find-links $(PIP_FIND_LINKS),)
 STAMP := $(VENV)/.installed-$(shell cat requirements.lock pyproject.toml 2>/dev/null | cksum | cut -d' ' -f1)
 
-.PHONY: help setup demo train evaluate test check airflow lock clean
+.PHONY: help setup demo train evaluate test check docs airflow lock clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -42,6 +42,9 @@ check: setup  ## Lint, format and type-check
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+
+docs: setup  ## Build the documentation into var/site; every link is checked
+	@$(BIN)/python -m mkdocs build --strict --quiet && echo "var/site/index.html"
 
 airflow: setup  ## Serve the Airflow UI until Ctrl-C: over the demo's runs, or those of SOSIE_HOME
 	@export SOSIE_HOME=$${SOSIE_HOME:-var/demo}; \

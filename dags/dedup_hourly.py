@@ -111,7 +111,7 @@ def dedup_hourly() -> None:
     @task
     def alert() -> dict[str, int]:
         """Send what a person must know."""
-        return bridge.step("alert")
+        return bridge.step("alert", run_url=bridge.run_url())
 
     plan = detect_changes()
     chain(

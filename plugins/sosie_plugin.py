@@ -1,4 +1,5 @@
-"""Sosie's pages inside Airflow: the reports under `/sosie/`, a link to them in the navigation, a tab on every run.
+"""Sosie's pages inside Airflow: the reports under `/sosie/`, a link to them in the navigation, a tab on every run,
+and metrics for Prometheus at `/sosie/metrics`.
 
 Every Airflow process loads this file, so it imports nothing; the app is built on its first request.
 """
@@ -22,8 +23,18 @@ def _pages() -> Any:
     return pages.build(settings().reports)
 
 
+@cache
+def _metrics() -> Any:
+    from sosie.airflow import metrics
+    from sosie.settings import settings
+
+    return metrics.build(settings())
+
+
 async def app(scope: Any, receive: Any, send: Any) -> None:
-    await _pages()(scope, receive, send)
+    # A scraper has no login, so its page must not stand behind the one of the reports.
+    path = scope.get("path", "").removeprefix(scope.get("root_path", ""))
+    await (_metrics() if path == "/metrics" else _pages())(scope, receive, send)
 
 
 class SosiePlugin(AirflowPlugin):

@@ -9,14 +9,11 @@ from typing import Annotated
 
 import typer
 
-from sosie import __version__
+from sosie import __version__, commands
 from sosie.commands.console import EXIT_TERMINAL as EXIT_TERMINAL
 from sosie.commands.console import EXIT_TRANSIENT as EXIT_TRANSIENT
 from sosie.commands.console import err, listed, out
 from sosie.commands.console import errors as _errors
-from sosie.commands.features import features
-from sosie.commands.rebuild import rebuild
-from sosie.commands.upkeep import upkeep
 from sosie.errors import SosieError
 
 app = typer.Typer(
@@ -41,6 +38,8 @@ def main(
 
     logs.configure()
 
+
+commands.register(app)
 
 Seed = Annotated[int, typer.Option(help="The same seed writes the same bytes.")]
 Products = Annotated[
@@ -81,7 +80,7 @@ def run(
         try:
             pipeline.run_all(current)
         except Exception as error:
-            failed = alerts.run_failed(current.id, error)
+            failed = alerts.run_failed(current.settings, current.id, error)
             with suppress(SosieError):  # what stopped the run is what must be told
                 alerts.deliver(current.lake, [failed], settings=current.settings.alerts, run_id=current.id)
             err.print(pipeline.left_behind(current), markup=False, highlight=False, soft_wrap=True)
@@ -166,11 +165,6 @@ def explain(
         else:
             for line in lines(found):
                 out.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-app.command()(rebuild)
-app.command()(upkeep)
-app.add_typer(features, name="features")
 
 
 @app.command()

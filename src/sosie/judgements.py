@@ -6,7 +6,7 @@ import polars as pl
 
 from sosie.errors import TerminalError, UnknownListing
 from sosie.lake import Lake
-from sosie.tables import JUDGEMENTS, LISTINGS
+from sosie.tables import JUDGEMENTS, LISTINGS, PAIRS
 
 VERDICTS = ("same", "different")
 
@@ -42,3 +42,9 @@ def active(lake: Lake) -> pl.DataFrame:
         .sort("left_id", "right_id")
         .collect()
     )
+
+
+def waiting(lake: Lake) -> pl.DataFrame:
+    """left_id, right_id of the pairs that wait for a person: unsure, and not judged."""
+    unsure = lake.read(PAIRS, pl.col("verdict") == "review", columns=["left_id", "right_id"])
+    return unsure.join(active(lake), on=["left_id", "right_id"], how="anti")

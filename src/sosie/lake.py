@@ -86,6 +86,12 @@ class Lake:
         held = self._open(table)
         return -1 if held is None else held.version()
 
+    def version_before(self, table: Table, run_id: str) -> int | None:
+        """The last version before a run first wrote the table; None where it never did."""
+        held = self._open(table)
+        own = [int(commit["version"]) for commit in held.history() if commit.get("run_id") == run_id] if held else []
+        return min(own) - 1 if own else None
+
     def scan(self, table: Table, *, as_of: int | datetime | None = None) -> pl.LazyFrame:
         """All rows, lazily; no rows where the table does not exist yet. `as_of` is a Delta version or a time."""
         if self._open(table) is None:

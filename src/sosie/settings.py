@@ -98,13 +98,29 @@ class Clusters(Section):
 
 
 class Alerts(Section):
-    """Apprise URLs. An empty tuple prints to the console only."""
+    """Where alerts go. What is alerted, and from where on, stands in `rules`, by default `alerts/rules.yaml`.
+
+    `urls` are Apprise URLs that get everything, `pager_urls` get what is critical. `base_url` is Airflow's address as
+    people reach it, `docs_url` that of this documentation: both go into links.
+    """
 
     urls: tuple[str, ...] = ()
+    pager_urls: tuple[str, ...] = ()
     console: bool = True
-    max_attempts: int = 5
-    quarantine_share: Share = 0.05
-    review_queue: int = 1_000
+    rules: Path | None = None
+    thresholds: dict[str, float] = {}
+    base_url: str = ""
+    docs_url: str = ""
+    tries_at_once: int = Field(3, ge=1)
+    pause_seconds: float = Field(2.0, ge=0)
+    max_attempts: int = Field(12, ge=1)
+
+
+class Metrics(Section):
+    """Prometheus. Airflow serves `/sosie/metrics` to who sends `token` as a bearer token, and to nobody without one."""
+
+    token: str | None = None
+    cache_seconds: float = Field(60.0, ge=0)
 
 
 class Report(Section):
@@ -164,6 +180,7 @@ class Settings(BaseSettings):
     decider: Decider = Decider()
     clusters: Clusters = Clusters()
     alerts: Alerts = Alerts()
+    metrics: Metrics = Metrics()
     report: Report = Report()
     rebuild: Rebuild = Rebuild()
     upkeep: Upkeep = Upkeep()

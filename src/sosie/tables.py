@@ -253,11 +253,24 @@ ALERTS = Table(
         "severity": pl.String,  # info, warning, critical
         "text": pl.String,
         "channel": pl.String,
-        "state": pl.String,  # pending, sent, failed, dead
+        "state": pl.String,  # pending, sent, failed, dead, silenced
         "attempts": pl.Int64,
         "run_id": pl.String,
     },
     required=frozenset({"key", "severity", "text", "channel", "state"}),
+)
+
+SILENCES = Table(
+    "silences",
+    key=("rule", "since"),
+    columns={
+        "rule": pl.String,
+        "since": TIMESTAMP,
+        "until": TIMESTAMP,
+        "who": pl.String,
+        "note": pl.String,
+    },
+    required=frozenset({"rule", "since", "until", "who"}),
 )
 
 RUNS = Table(
@@ -290,5 +303,5 @@ RUNS = Table(
 
 ALL = (
     LISTINGS, CHANGES, QUARANTINE, TEXT_EMBEDDINGS, IMAGE_EMBEDDINGS, NEIGHBOURS, RECIPES, PAIRS, REGROUP, JUDGEMENTS,
-    CLUSTERS, HELD_MERGES, CLUSTER_EVENTS, DECISIONS, ALERTS, RUNS,
+    CLUSTERS, HELD_MERGES, CLUSTER_EVENTS, DECISIONS, ALERTS, SILENCES, RUNS,
 )  # fmt: skip

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from airflow.sdk import (  # type: ignore[attr-defined]  # its stub leaves out what came with 3.1
     Asset,
@@ -128,9 +129,11 @@ def _sentence(exception: BaseException | str) -> str:
 def step(name: str, **arguments: Any) -> dict[str, int]:
     """Run one step of `sosie.pipeline` for this task's hour and return its counts, which also go to the task's log."""
     from sosie import pipeline
+    from sosie.airflow import datasets
 
     run = _run()
-    counts = {str(key): int(value) for key, value in getattr(pipeline, name)(run, **arguments).items()}
+    with datasets.told(run, name):
+        counts = {str(key): int(value) for key, value in getattr(pipeline, name)(run, **arguments).items()}
     log.info("%s of %s: %s", name, run.id, ", ".join(f"{key} {value}" for key, value in counts.items()) or "nothing")
     return counts
 
@@ -189,7 +192,8 @@ def alert_task_failure(context: Mapping[str, Any]) -> None:
     ti, exception = context["ti"], context.get("exception")
     message = _sentence(exception) if exception else _KILLED
     try:
-        _alert(context, ti.dag_id, _task_name(ti), message, ti.log_url)
+        kind = type(exception).__name__ if isinstance(exception, BaseException) else ""
+        _alert(context, ti.dag_id, _task_name(ti), message, ti.log_url, kind)
     finally:
         log.error("%s", message)  # the log's last line is what a person came for
 
@@ -209,10 +213,21 @@ def alert_run_failure(context: Mapping[str, Any]) -> None:
 
 def alert_missed_deadline(context: Mapping[str, Any], minutes: float) -> None:
     """A run is not finished by its deadline. Called by the executor; `context` holds the run as plain values."""
-    dag_run = context["dag_run"]
+    from sosie import pipeline
+    from sosie.settings import settings
+
+    pipeline.alert_deadline(settings(), run_id=run_id(context), minutes=minutes, run_url=_url(context["dag_run"]))
+
+
+def run_url() -> str:
+    """Where people see this task's run; empty where nobody said at which address Airflow is served."""
+    return _url(get_current_context()["dag_run"])
+
+
+def _url(dag_run: Any) -> str:
     base = os.environ.get("AIRFLOW__API__BASE_URL", "").rstrip("/")
-    link = f"{base}/dags/{dag_run['dag_id']}/runs/{dag_run['dag_run_id']}" if base else ""
-    _alert(context, dag_run["dag_id"], "", f"The run was not finished {minutes:g} minutes after it was queued.", link)
+    id_ = _field(dag_run, "dag_run_id") or _field(dag_run, "run_id")
+    return f"{base}/dags/{_field(dag_run, 'dag_id')}/runs/{quote(str(id_))}" if base else ""
 
 
 _KILLED = (
@@ -225,12 +240,18 @@ def _task_name(ti: Any) -> str:
     return str(ti.task_id) if getattr(ti, "map_index", -1) in (None, -1) else f"{ti.task_id}[{ti.map_index}]"
 
 
-def _alert(context: Mapping[str, Any], dag_id: str, task_id: str, message: str, log_url: str) -> None:
+def _alert(context: Mapping[str, Any], dag_id: str, task_id: str, message: str, log_url: str, kind: str = "") -> None:
     from sosie import pipeline
     from sosie.settings import settings
 
     pipeline.alert_failure(
-        settings(), run_id=run_id(context), dag_id=dag_id, task_id=task_id, message=message, log_url=log_url
+        settings(),
+        run_id=run_id(context),
+        dag_id=dag_id,
+        task_id=task_id,
+        message=message,
+        log_url=log_url,
+        kind=kind,
     )
 
 

@@ -99,6 +99,12 @@ def apply(settings: Settings, *, force: bool = False) -> bool:
     return True
 
 
+def is_applied(settings: Settings) -> bool:
+    """Whether registry and online store are in line with the definitions. Imports no Feast, changes nothing."""
+    folder = _folder(settings.home)
+    return _recorded(folder / "applied.json") == _digest(settings, versions(settings))
+
+
 def _recorded(record: Path) -> str | None:
     try:
         digest = json.loads(record.read_text())["digest"]

@@ -10,7 +10,7 @@ from sosie.pipeline.embed import Shard, embed, shards
 from sosie.pipeline.follow import follow
 from sosie.pipeline.ingest import detect_changes, validate
 from sosie.pipeline.match import match, upsert_vectors
-from sosie.pipeline.publish import alert, alert_failure, manifest, publish_features, report
+from sosie.pipeline.publish import alert, alert_deadline, alert_failure, manifest, publish_features, report
 from sosie.pipeline.rebuild import rebuild
 from sosie.pipeline.run import Counts, Run, left_behind, run_alone
 
@@ -19,6 +19,7 @@ __all__ = [
     "Run",
     "Shard",
     "alert",
+    "alert_deadline",
     "alert_failure",
     "cluster",
     "detect_changes",

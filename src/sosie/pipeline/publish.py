@@ -1,20 +1,19 @@
 """The end of the hour: features to the storefront, a manifest and a page for people, alerts for whoever must act."""
 
-import hashlib
 from collections import defaultdict
 from datetime import datetime, timedelta
 from typing import Any
 
 import polars as pl
 
-from sosie import alerts, faults, judgements
+from sosie import alerts, faults
 from sosie.artifacts import Artifact
 from sosie.lake import Lake
 from sosie.pipeline.embed import MODALITIES, latest, version
 from sosie.pipeline.ingest import changes, thumbnails
 from sosie.pipeline.run import Counts, Run, Tally, step
 from sosie.settings import Settings
-from sosie.tables import DECISIONS, PAIRS, RUNS
+from sosie.tables import DECISIONS, RUNS
 from sosie.validation import docs
 
 
@@ -66,22 +65,25 @@ def record(run: Run, state: str) -> None:
 
 
 @step
-def alert(run: Run, tally: Tally) -> None:
+def alert(run: Run, tally: Tally, *, run_url: str = "") -> None:
     """Send what follows from the manifest, and what earlier runs could not deliver."""
-    unsure = run.lake.read(PAIRS, pl.col("verdict") == "review", columns=["left_id", "right_id"])
-    waiting = unsure.join(judgements.active(run.lake), on=["left_id", "right_id"], how="anti")
-    found = alerts.rules(manifest(run), run.settings, review_queue=waiting.height)
+    found = alerts.found(run.lake, manifest(run), run.settings, run_url=run_url)
     tally(**alerts.deliver(run.lake, found, settings=run.settings.alerts, run_id=run.id))
 
 
-def alert_failure(settings: Settings, *, run_id: str, dag_id: str, task_id: str, message: str, log_url: str) -> Counts:
+def alert_failure(
+    settings: Settings, *, run_id: str, dag_id: str, task_id: str, message: str, log_url: str, kind: str = ""
+) -> Counts:
     """Tell people that a run stopped. Called where no run could go on, so it needs nothing but the lake's alerts."""
     where = ".".join(filter(None, (dag_id, task_id)))
-    text = "\n".join(filter(None, (message, "Every step can be run twice and gives the same tables.", log_url)))
-    # The log's address names the DAG run and the try: one fault is told once, the hour failing again is told again.
-    attempt = hashlib.sha256(log_url.encode()).hexdigest()[:8]
-    failed = alerts.Alert(f"run_failed:{run_id}:{where}:{attempt}", "critical", f"{where} failed · hour {run_id}", text)
+    failed = alerts.task_failed(settings, run_id, where, message, kind=kind, run_url=log_url)
     return alerts.deliver(Lake(settings.lake_uri), [failed], settings=settings.alerts, run_id=run_id)
+
+
+def alert_deadline(settings: Settings, *, run_id: str, minutes: float, run_url: str) -> Counts:
+    """Tell people that a run is late."""
+    late = alerts.deadline_missed(settings, run_id, minutes, run_url=run_url)
+    return alerts.deliver(Lake(settings.lake_uri), [late], settings=settings.alerts, run_id=run_id)
 
 
 _MEASURED_BEFORE = ("report", "alert")

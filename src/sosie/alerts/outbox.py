@@ -1,0 +1,196 @@
+"""Delivery: each alert to each channel once, those of one run in one message, until it is sent or given up.
+
+The table `alerts` is the outbox. A row is written as `pending` before the attempt and becomes `sent`, `failed` or,
+after `alerts.max_attempts`, `dead`; where its rule is silenced it is kept as `silenced` and never sent. A step that is
+run again, or that died between two channels, takes up what was not sent and leaves what was. Only a crash between a
+channel's answer and our note of it can send twice; the reference line at the end of each text lets a receiver tell.
+"""
+
+import hashlib
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import structlog
+
+from sosie import locks
+from sosie import settings as config
+from sosie.alerts import silences
+from sosie.alerts.channels import Channel, channels, send_by_apprise
+from sosie.alerts.model import SEVERITIES, Alert, loudest
+from sosie.errors import SettingsError
+from sosie.lake import Lake
+from sosie.tables import ALERTS
+
+log = structlog.get_logger(__name__)
+
+Row = dict[str, Any]
+Send = Callable[[Channel, Alert], bool]
+
+_BUSY_SECONDS = 120.0
+
+
+def deliver(
+    lake: Lake, alerts: Sequence[Alert], *, settings: config.Alerts, run_id: str, send: Send = send_by_apprise
+) -> dict[str, int]:
+    """Hand each alert to each channel once, with what earlier runs could not deliver to these channels.
+
+    Counts: `sent`, `failed` and `silenced` now, `dead` given up now, `already_sent` left alone. A channel that fails
+    stops no other.
+    Raises `SettingsError`, after the good channels were served, where a URL is none that Apprise knows, and
+    `StoreBusy` where another process doesn't end its own delivery.
+    """
+    counts = {"sent": 0, "failed": 0, "dead": 0, "already_sent": 0, "silenced": 0}
+    wired = {channel.name: channel for channel in channels(settings)}
+    if not wired:
+        return counts
+    unusable: list[str] = []
+    with locks.exclusive(_lock(lake), _BUSY_SECONDS, "sending alerts"):
+        rows, counts["already_sent"] = _outbox(lake, alerts, wired, run_id)
+        # Nothing is lost if we die from here on.
+        _put(lake, [row for row in rows if row["attempts"] == 0], run_id)
+        counts["silenced"] = sum(row["state"] == "silenced" for row in rows)
+        waiting = [row for row in rows if row["state"] != "silenced"]
+        for (channel, _), group in groupby(waiting, key=lambda row: (row["channel"], row["run_id"])):
+            own = list(group)
+            try:
+                _hand_over(lake, own, wired[channel], settings, run_id, send)
+            except SettingsError as error:
+                unusable.append(str(error))
+            for state, number in Counter(row["state"] for row in own).items():
+                counts[state] += number
+    if unusable:
+        raise SettingsError(" ".join(dict.fromkeys(unusable)))
+    return counts
+
+
+def _hand_over(lake: Lake, rows: list[Row], channel: Channel, settings: config.Alerts, run_id: str, send: Send) -> None:
+    """Send one run's rows to their channel as one message, trying a few times; leaves its state in each row."""
+    tries = 0
+    while tries < settings.tries_at_once and (left := _left(rows, settings)):
+        if tries:
+            time.sleep(settings.pause_seconds * 2 ** (tries - 1))
+        tries += 1
+        for row in left:
+            row["attempts"] += 1
+        _put(lake, left, run_id)  # counted before the attempt: who dies in it has used it up
+        try:
+            delivered = send(channel, _message(left))
+        except SettingsError:
+            _close(lake, rows, settings, run_id)
+            raise
+        if delivered:
+            for row in left:
+                row["state"] = "sent"
+            _put(lake, left, run_id)
+    _close(lake, [row for row in rows if row["state"] != "sent"], settings, run_id)
+
+
+def _left(rows: Iterable[Row], settings: config.Alerts) -> list[Row]:
+    """Those still to be sent that may be tried once more."""
+    return [row for row in rows if row["state"] != "sent" and row["attempts"] < settings.max_attempts]
+
+
+def _close(lake: Lake, rows: list[Row], settings: config.Alerts, run_id: str) -> None:
+    """Note what could not be delivered now, and what is given up."""
+    for row in rows:
+        row["state"] = "dead" if row["attempts"] >= settings.max_attempts else "failed"
+        log.error(
+            "An alert could not be delivered",
+            alert=row["key"],
+            channel=row["channel"],
+            attempt=row["attempts"],
+            of=settings.max_attempts,
+            state=row["state"],
+        )
+    _put(lake, rows, run_id)
+
+
+def _outbox(lake: Lake, alerts: Sequence[Alert], wired: Mapping[str, Channel], run_id: str) -> tuple[list[Row], int]:
+    """Rows to attempt, one run's of one channel together, what waits from before first; and how many were sent before.
+
+    Of one run the loudest comes first.
+    """
+    quiet = silences.active(lake, datetime.now(UTC))
+    wanted = _frame(
+        {
+            "key": alert.key,
+            "severity": alert.severity,
+            "text": f"{alert.title}\n{alert.text}",
+            "channel": channel.name,
+            "state": "silenced" if alert.rule in quiet else "pending",
+            "attempts": 0,
+            "run_id": run_id,
+        }
+        for alert in {alert.key: alert for alert in alerts}.values()
+        for channel in wired.values()
+        if channel.takes(alert.severity)
+    )
+    held = lake.read(ALERTS, pl.col("state").is_in(["pending", "failed"]) & pl.col("channel").is_in(list(wired)))
+    known = lake.lookup(ALERTS, "key", wanted["key"], columns=["key", "channel", "state"])
+    fresh = wanted.join(known, on=("key", "channel"), how="anti")
+    sent = wanted.join(known.filter(pl.col("state") == "sent"), on=("key", "channel"), how="semi").height
+    order = {name: place for place, name in enumerate(wired)}
+    rows = sorted(
+        pl.concat([held, fresh]).iter_rows(named=True),
+        key=lambda row: (order[row["channel"]], row["run_id"] or "", -SEVERITIES.index(row["severity"]), row["key"]),
+    )
+    return rows, sent
+
+
+def _message(rows: Sequence[Row]) -> Alert:
+    """One message of all that a run has to say to a channel."""
+    alerts = [as_alert(row) for row in rows]
+    if len(alerts) == 1:
+        return alerts[0]
+    loud = loudest([alert.severity for alert in alerts])
+    number = Counter(alert.severity for alert in alerts)
+    counted = ", ".join(f"{number[severity]} {severity}" for severity in reversed(SEVERITIES) if number[severity])
+    parts = [f"[{alert.severity}] {alert.title}\n{alert.text}" for alert in alerts]
+    digest = hashlib.sha256("\0".join(alert.key for alert in alerts).encode()).hexdigest()[:8]
+    run_id = rows[0]["run_id"] or ""
+    return Alert(f"digest:{run_id}:{digest}", loud, f"{counted} · hour {run_id}", "\n\n".join(parts))
+
+
+def as_alert(row: Mapping[str, Any]) -> Alert:
+    """The alert that a row of the table `alerts` holds."""
+    title, _, text = row["text"].partition("\n")
+    return Alert(row["key"], row["severity"], title, text)
+
+
+def listed(lake: Lake, states: Sequence[str]) -> pl.DataFrame:
+    """Rows of the outbox in some of the states, the newest run first."""
+    return lake.read(ALERTS, pl.col("state").is_in(list(states))).sort(
+        "run_id", "key", "channel", descending=[True, False, False]
+    )
+
+
+def revive(lake: Lake, key: str | None = None) -> int:
+    """Give what was given up all its attempts again, all of it or one alert; the next delivery sends it.
+
+    Returns the number of deliveries that wait again.
+    """
+    dead = lake.read(ALERTS, pl.col("state") == "dead", *([pl.col("key") == key] if key else []))
+    waiting = dead.with_columns(state=pl.lit("failed"), attempts=pl.lit(0, pl.Int64))
+    return lake.upsert(ALERTS, waiting, run_id="resend").updated
+
+
+def _put(lake: Lake, rows: list[Row], run_id: str) -> None:
+    lake.upsert(ALERTS, _frame(rows), run_id=run_id)
+
+
+def _frame(rows: Iterable[Mapping[str, Any]]) -> pl.DataFrame:
+    return pl.DataFrame(list(rows), schema=ALERTS.schema)
+
+
+def _lock(lake: Lake) -> Path:
+    """One delivery at a time on this machine: two that fail at once must not send each other's alerts."""
+    if "://" not in lake.uri:
+        return Path(lake.uri) / "_locks" / "alerts.lock"
+    return Path(tempfile.gettempdir()) / f"sosie-alerts-{hashlib.sha256(lake.uri.encode()).hexdigest()[:12]}.lock"

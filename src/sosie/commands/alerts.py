@@ -1,0 +1,105 @@
+"""`sosie alerts` and `sosie silence`."""
+
+import getpass
+import sys
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from sosie.commands.console import errors, out
+
+WAITING = ("pending", "failed", "dead")
+
+
+def alerts(
+    every: Annotated[bool, typer.Option("--all", help="Sent and silenced ones too.")] = False,
+    resend: Annotated[bool, typer.Option("--resend", help="Send what was given up or still waits, now.")] = False,
+    key: Annotated[str | None, typer.Option(help="With --resend: of what was given up this alert alone.")] = None,
+    rules: Annotated[
+        bool, typer.Option("--rules", help="List the rules, their thresholds and owners instead.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object a line.")] = False,
+) -> None:
+    """List alerts that could not be delivered, and send them again."""
+    from sosie.alerts import outbox
+    from sosie.lake import Lake
+    from sosie.settings import settings
+
+    with errors():
+        current = settings()
+        lake = Lake(current.lake_uri)
+        if rules:
+            _list_rules()
+            return
+        if resend:
+            revived = outbox.revive(lake, key)
+            counts = outbox.deliver(lake, [], settings=current.alerts, run_id="resend")
+            out.print(
+                f"{revived:,} taken up again; {counts['sent']:,} sent, {counts['failed']:,} still failing, "
+                f"{counts['dead']:,} given up.",
+                highlight=False,
+            )
+            if counts["failed"] or counts["dead"]:
+                raise typer.Exit(1)
+            return
+        held = outbox.listed(lake, ("sent", "silenced", *WAITING) if every else WAITING)
+        if as_json:
+            sys.stdout.write(held.write_ndjson())
+            return
+        table = Table("hour", "alert", "severity", "channel", "state", "tries", "title", title="Alerts")
+        for row in held.iter_rows(named=True):
+            alert = outbox.as_alert(row)
+            table.add_row(
+                row["run_id"], alert.rule, row["severity"], row["channel"], row["state"], str(row["attempts"]),
+                alert.title,
+            )  # fmt: skip
+        out.print(table if held.height else "Every alert was delivered.")
+
+
+def silence(
+    rule: Annotated[str | None, typer.Argument(help="A rule of `sosie alerts --rules`.")] = None,
+    until: Annotated[str | None, typer.Option(help="30m, 4h, 2d, 1w, or 2026-11-22T09:00 (UTC).")] = None,
+    end: Annotated[bool, typer.Option("--end", help="Let the rule speak again now.")] = False,
+    who: Annotated[str, typer.Option(help="Who says so.")] = "",
+    note: Annotated[str | None, typer.Option(help="Why.")] = None,
+) -> None:
+    """Keep one alert rule quiet until a time. Without a rule: list what is quiet."""
+    from sosie.alerts import silences
+    from sosie.alerts.rules import load
+    from sosie.errors import SettingsError
+    from sosie.lake import Lake
+    from sosie.settings import settings
+
+    with errors():
+        current, now = settings(), datetime.now(UTC)
+        lake = Lake(current.lake_uri)
+        if rule is None:
+            table = Table("rule", "until (UTC)", "who", "note", title="Silences")
+            held = silences.in_force(lake, now)
+            for row in held.iter_rows(named=True):
+                table.add_row(row["rule"], f"{row['until']:%Y-%m-%d %H:%M}", row["who"], row["note"] or "")
+            out.print(table if held.height else "No rule is silenced.")
+            return
+        if rule not in load(current):
+            raise SettingsError(f"There is no alert rule {rule!r}; there are {', '.join(load(current))}.")
+        if end:
+            out.print(f"{silences.end(lake, rule, now=now)} silences of {rule} ended.", highlight=False)
+            return
+        if until is None:
+            raise SettingsError("A silence needs its end: add --until 4h, or a time in UTC.")
+        moment = silences.until(until, now)
+        silences.silence(lake, rule, moment, who=who or getpass.getuser(), note=note, now=now)
+        out.print(f"{rule} is quiet until {moment:%Y-%m-%d %H:%M} UTC.", highlight=False)
+
+
+def _list_rules() -> None:
+    from sosie.alerts.rules import load
+    from sosie.settings import settings
+
+    table = Table("rule", "severity", "owner", "above", "fewest", title="Alert rules")
+    for name, rule in load(settings()).items():
+        above = "" if rule.threshold is None else f"{rule.threshold:g}"
+        table.add_row(name, rule.severity, rule.owner, above, str(rule.fewest or ""))
+    out.print(table)

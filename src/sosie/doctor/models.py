@@ -1,0 +1,90 @@
+"""The models, their versions, and the index that holds their vectors."""
+
+from collections.abc import Iterator
+
+import polars as pl
+
+from sosie import tables
+from sosie.artifacts import Artifact
+from sosie.doctor.finding import Finding, fault, fine, warning
+from sosie.errors import ModelError
+from sosie.lake import Lake
+from sosie.pipeline.embed import MODALITIES, TABLE, Modality, version
+from sosie.settings import Settings
+
+
+def files(settings: Settings) -> Iterator[Finding]:
+    """Every model is there, and each of its files is the one that its card names."""
+    folders = {
+        "text-encoder": settings.text_model,
+        "image-encoder": settings.image_model,
+        "decider": settings.decider_model,
+    }
+    for kind, folder in folders.items():
+        try:
+            artifact = Artifact.load(folder, kind)
+            yield fine("models", f"{kind} {artifact.version} in {folder}")
+        except ModelError as error:
+            yield fault(
+                "models", str(error), f"Restore {folder} (`git checkout -- models`), or roll back: `sosie rollback`."
+            )
+
+
+def _live(lake: Lake, modality: Modality) -> pl.LazyFrame:
+    """listing_id, content_hash of the live listings that need a vector."""
+    live = lake.scan(tables.LISTINGS).filter(~pl.col("is_deleted") & pl.col(f"{modality}_hash").is_not_null())
+    return live.select("listing_id", content_hash=f"{modality}_hash")
+
+
+def versions(settings: Settings) -> Iterator[Finding]:
+    """The lake holds a vector of each live listing under the models in use."""
+    lake = Lake(settings.lake_uri)
+    for modality in MODALITIES:
+        stamp = version(settings, modality)
+        held = lake.scan(TABLE[modality]).filter(pl.col("embedding_version") == stamp)
+        live = _live(lake, modality)
+        missing = live.join(held, on=["listing_id", "content_hash"], how="anti").select(pl.len()).collect().item()
+        if missing:
+            yield fault(
+                "versions",
+                f"{missing:,} live listings have no {modality} vector of version {stamp}.",
+                "Run `sosie rebuild`, which embeds what is missing.",
+            )
+        else:
+            yield fine("versions", f"every live listing has its {modality} vector of version {stamp}")
+
+
+def index(settings: Settings) -> Iterator[Finding]:
+    """Milvus answers, its aliases serve the models in use, and it holds as many vectors as the lake has live ones."""
+    from sosie.index import alias_name, open_index
+
+    lake = Lake(settings.lake_uri)
+    with open_index(settings) as held:
+        for modality in MODALITIES:
+            stamp, serving = version(settings, modality), held.version(modality)
+            live = _live(lake, modality).select(pl.len()).collect().item()
+            alias = alias_name(modality)
+            if serving is None and not live:
+                yield fine("index", f"{alias} is not there yet, and nothing is to be in it")
+            elif serving is None:
+                yield fault("index", f"There is no alias {alias}.", "Run `sosie rebuild`.")
+            elif serving != stamp:
+                yield fault(
+                    "index",
+                    f"{alias} serves version {serving}, the model is {stamp}.",
+                    "Run `sosie rebuild`, or point SOSIE_MODELS at the models of the version that it serves.",
+                )
+            elif (count := held.count(modality)) != live:
+                yield fault(
+                    "index",
+                    f"{alias} holds {count:,} vectors, the lake has {live:,} live listings with one.",
+                    "Run `sosie rebuild`, which mends the index from the lake.",
+                )
+            else:
+                yield fine("index", f"{alias} serves {stamp} with {count:,} vectors, as many as the lake")
+            if spare := [one for one in held.versions(modality) if one != serving]:
+                yield warning(
+                    "index",
+                    f"Collections of {', '.join(spare)} stand beside {alias}.",
+                    "Nothing is wrong with it; they are for a way back, and cost memory.",
+                )

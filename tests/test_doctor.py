@@ -1,0 +1,216 @@
+"""`sosie doctor` on a home that a real hour made, whole and with each of its parts broken for real."""
+
+import json
+import shutil
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import polars as pl
+import pytest
+from typer.testing import CliRunner
+
+from sosie import doctor, features, pipeline, tables
+from sosie import settings as config
+from sosie.cli import app
+from sosie.doctor import stores
+from sosie.index import open_index
+from sosie.lake import Lake
+from sosie.settings import PROJECT, Settings, load
+from sosie.simulate import Marketplace, write
+
+HOUR = "2026-01-05T00"
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with one hour done."""
+    home = tmp_path_factory.mktemp("whole")
+    write(home / "market", Marketplace(listings=60, hours=1, seed=5, with_pictures=False))
+    shutil.copytree(home / "market" / "landing", home / "landing")
+    hour = min(path.name for path in (home / "landing").iterdir())
+    pipeline.run_all(pipeline.Run.of(hour, settings=load(home=home)))
+    return home
+
+
+@pytest.fixture
+def settings(whole: Path, tmp_path: Path) -> Settings:
+    """A copy of it to break."""
+    shutil.copytree(whole, tmp_path / "home")
+    features._store.cache_clear()
+    return load(home=tmp_path / "home")
+
+
+def faults(settings: Settings, check: str) -> list[doctor.Finding]:
+    found = list(doctor.examine(settings, (check,)))
+    assert {one.check for one in found} == {check}
+    for one in found:
+        assert (one.state == "ok") == (not one.remedy)
+        assert one.remedy == "" or one.remedy.endswith("."), one
+    return [one for one in found if one.state == "fault"]
+
+
+def test_a_home_that_works_has_no_fault(settings: Settings) -> None:
+    found = [one for name in doctor.CHECKS if name != "airflow" for one in doctor.examine(settings, (name,))]
+    # The copy lies elsewhere, so the record of what was applied is not that of this home.
+    assert {one.check for one in found if one.state == "fault"} <= {"features"}
+    assert {one.check for one in found} == set(doctor.CHECKS) - {"airflow"}
+    features.apply(settings)
+    assert faults(settings, "features") == []
+
+
+def no_landing(settings: Settings) -> Settings:
+    shutil.rmtree(settings.landing)
+    return settings
+
+
+def lake_is_a_file(settings: Settings) -> Settings:
+    shutil.rmtree(settings.lake_uri)
+    Path(settings.lake_uri).write_text("no folder")
+    return settings
+
+
+def a_table_lost_its_files(settings: Settings) -> Settings:
+    for file in Path(settings.lake_uri, "listings").glob("*.parquet"):
+        file.unlink()
+    return settings
+
+
+def a_model_is_damaged(settings: Settings) -> Settings:
+    models = settings.home / "models"
+    shutil.copytree(PROJECT / "models", models)
+    with (models / "text" / "encoder.onnx").open("ab") as stream:
+        stream.write(b"!")
+    return settings.model_copy(update={"models": models})
+
+
+def vectors_are_missing(settings: Settings) -> Settings:
+    lake = Lake(settings.lake_uri)
+    one = lake.read(tables.TEXT_EMBEDDINGS).head(1)
+    lake.delete(tables.TEXT_EMBEDDINGS, one.select("listing_id"))
+    return settings
+
+
+def milvus_is_away(settings: Settings) -> Settings:
+    return settings.model_copy(update={"milvus_uri": "http://127.0.0.1:9", "milvus_timeout_seconds": 1.0})
+
+
+def the_index_lost_a_vector(settings: Settings) -> Settings:
+    with open_index(settings) as index:
+        index.delete("text", [next(iter(index.ids("text")))])
+    return settings
+
+
+def the_alias_serves_another_version(settings: Settings) -> Settings:
+    with open_index(settings) as index:
+        index.create("text", "0123456789ab")
+        index.promote("text", "0123456789ab")
+    return settings
+
+
+def the_online_store_is_lost(settings: Settings) -> Settings:
+    features.apply(settings)
+    features._store.cache_clear()
+    (settings.home / "feast" / "online.db").unlink()
+    features.apply(settings, force=True)
+    return settings
+
+
+def no_registry(settings: Settings) -> Settings:
+    shutil.rmtree(settings.home / "feast")
+    return settings
+
+
+def an_unknown_channel(settings: Settings) -> Settings:
+    return settings.model_copy(update={"alerts": config.Alerts(urls=("nosuch://t0ken",))})
+
+
+def unusable_rules(settings: Settings) -> Settings:
+    return settings.model_copy(update={"alerts": config.Alerts(thresholds={"nosuch": 1})})
+
+
+def the_clock_is_behind(settings: Settings) -> Settings:
+    run = {"run_id": HOUR, "state": "succeeded", "finished_at": datetime.now(UTC) + timedelta(days=1)}
+    Lake(settings.lake_uri).upsert(tables.RUNS, pl.DataFrame([run], schema=tables.RUNS.schema))
+    return settings
+
+
+def reports_can_not_be_written(settings: Settings) -> Settings:
+    shutil.rmtree(settings.reports)
+    settings.reports.write_text("no folder")
+    return settings
+
+
+@pytest.mark.parametrize(
+    ("check", "broken", "detail", "remedy"),
+    [
+        ("landing", no_landing, "is no folder", "SOSIE_LANDING"),
+        ("lake", lake_is_a_file, "can't be written", "SOSIE_LAKE_URI"),
+        ("lake", a_table_lost_its_files, "Table listings can't be read", "backup"),
+        ("models", a_model_is_damaged, "encoder.onnx is missing or is not the file", "git checkout"),
+        ("versions", vectors_are_missing, "1 live listings have no text vector", "sosie rebuild"),
+        ("index", milvus_is_away, "No Milvus answers", "leave that unset"),
+        ("index", the_index_lost_a_vector, "vectors, the lake has", "sosie rebuild"),
+        ("index", the_alias_serves_another_version, "serves version 0123456789ab", "SOSIE_MODELS"),
+        ("features", the_online_store_is_lost, "otherwise than the lake", "materialize"),
+        ("features", no_registry, "registry is not there", "publish_features"),
+        ("alerts", an_unknown_channel, "Apprise can't use", "SOSIE_ALERTS__URLS"),
+        ("alerts", unusable_rules, "nosuch", "."),
+        ("clock", the_clock_is_behind, "This clock says", "NTP"),
+        ("disk", reports_can_not_be_written, "can't be written", "right to write"),
+    ],
+)
+def test_each_fault_is_found_with_its_remedy(
+    check: str, broken: Callable[[Settings], Settings], detail: str, remedy: str, settings: Settings
+) -> None:
+    (found,) = faults(broken(settings), check)
+    assert detail in found.detail
+    assert remedy in found.remedy
+    assert "t0ken" not in found.detail
+
+
+def test_a_disk_that_fills_up_is_told_before_it_is_full(settings: Settings) -> None:
+    assert next(one.state for one in stores.disk(settings, wanted=2**70)) == "warning"
+    assert next(one.state for one in stores.disk(settings, least=2**70)) == "fault"
+
+
+def test_alerts_that_were_given_up_and_an_audience_of_none_are_warned_of(settings: Settings) -> None:
+    dead = {"key": f"x:{HOUR}", "severity": "info", "text": "t", "channel": "c", "state": "dead", "attempts": 9}
+    Lake(settings.lake_uri).upsert(tables.ALERTS, pl.DataFrame([dead], schema=tables.ALERTS.schema))
+    told = [one.detail for one in doctor.examine(settings, ("alerts",)) if one.state == "warning"]
+    assert any("nobody but the console" in detail for detail in told)
+    assert any("1 alerts were given up" in detail for detail in told)
+
+
+def test_dags_parse_and_one_that_does_not_is_named(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW_HOME", str(settings.home / "airflow"))
+    assert faults(settings, "airflow") == []
+    dags = settings.home / "dags"
+    dags.mkdir()
+    (dags / "broken.py").write_text("from airflow.sdk import dag\nraise RuntimeError('no good')\n")
+    monkeypatch.setenv("AIRFLOW__CORE__DAGS_FOLDER", str(dags))
+    broken, missing = faults(settings, "airflow")
+    assert "no good" in broken.detail
+    assert "has no DAG dedup_hourly" in missing.detail
+
+
+def test_the_shell_tells_in_a_table_and_in_json(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOSIE_HOME", str(settings.home))
+    config.settings.cache_clear()
+    shell = CliRunner(env={"COLUMNS": "160"})
+    good = shell.invoke(app, ["doctor", "--only", "landing", "--only", "clock"])
+    assert good.exit_code == 0, good.output
+    assert "0 faults" in good.output
+    shutil.rmtree(settings.landing)
+    bad = shell.invoke(app, ["doctor", "--only", "landing", "--json"])
+    assert bad.exit_code == 2
+    told = json.loads(bad.output)
+    assert told["faults"] == 1
+    assert told["findings"][0]["remedy"].startswith("Make it")
+    assert shell.invoke(app, ["doctor", "--only", "nosuch"]).exit_code == 2
+    monkeypatch.setenv("SOSIE_BLOCKING__NOSUCH", "1")
+    config.settings.cache_clear()
+    unset = shell.invoke(app, ["doctor", "--json"])
+    assert unset.exit_code == 2
+    assert "nosuch" in json.loads(unset.output)["findings"][0]["detail"].lower()
+    config.settings.cache_clear()
