@@ -165,6 +165,13 @@ CLUSTERS = Table(
     volatile=frozenset({"changed_run"}),
 )
 
+CANONICAL_CHOICES = Table(
+    "canonical_choices",
+    key=("listing_id", "who", "when"),
+    columns={"listing_id": pl.String, "who": pl.String, "when": TIMESTAMP},
+    required=frozenset({"listing_id", "who", "when"}),
+)
+
 CLUSTER_EVENTS = Table(
     "cluster_events",
     key=("run_id", "kind", "cluster_id"),
@@ -242,5 +249,5 @@ RUNS = Table(
 
 ALL = (
     LISTINGS, CHANGES, QUARANTINE, TEXT_EMBEDDINGS, IMAGE_EMBEDDINGS, PAIRS, JUDGEMENTS,
-    CLUSTERS, CLUSTER_EVENTS, DECISIONS, ALERTS, RUNS,
+    CLUSTERS, CANONICAL_CHOICES, CLUSTER_EVENTS, DECISIONS, ALERTS, RUNS,
 )  # fmt: skip

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import polars as pl
 
-from sosie import clusters, judgements
+from sosie import canonical, clusters, judgements
 from sosie.lake import Written
 from sosie.lineage import KINDS, evolve
 from sosie.pipeline.ingest import changes
@@ -21,7 +21,9 @@ def cluster(run: Run, tally: Tally) -> None:
     judged = judgements.active(run.lake)
     held = run.lake.read(CLUSTERS)
     edges = run.lake.read(PAIRS, pl.col("verdict") != "no_match", columns=[*_SIDES, "score", "verdict"])
-    seeds = pl.concat([changes(run)["listing_id"], _unheeded(judged, held)]).unique()
+    seeds = pl.concat(
+        [changes(run)["listing_id"], _unheeded(judged, held), canonical.unheeded(run.lake, held)]
+    ).unique()
     affected = _component(seeds, edges, judged, held)
 
     listings = run.lake.lookup(LISTINGS, "listing_id", affected).filter(~pl.col("is_deleted"))
@@ -34,7 +36,13 @@ def cluster(run: Run, tally: Tally) -> None:
         max_size=run.settings.clusters.max_size,
         listings=living["listing_id"],
     )
-    lineage = evolve(held.filter(pl.col("listing_id").is_in(affected.implode())), grouping.groups, listings, run.id)
+    lineage = evolve(
+        held.filter(pl.col("listing_id").is_in(affected.implode())),
+        grouping.groups,
+        listings,
+        run.id,
+        canonical.chosen(run.lake),
+    )
     # The clusters go last: while they don't show a change, a run that died makes the same events and decisions again.
     tally.written(
         run.lake.append(CLUSTER_EVENTS, lineage.events, run_id=run.id),

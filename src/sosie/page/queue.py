@@ -1,0 +1,88 @@
+"""What waits for a person, most valuable first.
+
+Two kinds: pairs that the decider is not sure of, and matches whose two ends were not joined. Of the latter, one stands
+for all matches between its two clusters, with the cause that kept them apart.
+"""
+
+import polars as pl
+
+from sosie import judgements
+from sosie.lake import Lake
+from sosie.tables import CLUSTERS, PAIRS
+
+CAUSES = {
+    "unsure": "Unsure",
+    "weak_link": "Weak link",
+    "too_large": "Too large",
+    "judged_different": "Judged apart",
+}
+MEANING = {
+    "unsure": "The decider is not sure of this pair.",
+    "weak_link": "This pair matches, but its two clusters hang together by too few matches to be joined.",
+    "too_large": "This pair matches, but joining its two clusters would pass the limit of members.",
+    "judged_different": "This pair matches, but a person said of other listings of the two clusters that they differ.",
+}
+HELD_UNCERTAINTY = 0.25
+"""What a held match counts at least: its score may be near 1, and still it divides two clusters."""
+
+_SIDES = ["left_id", "right_id"]
+_GROUPS = ["one", "other"]
+
+
+def build(lake: Lake, max_size: int) -> pl.DataFrame:
+    """left_id, right_id, score, cause, left_size, right_size, more, value: one row for each thing to judge.
+
+    `value` is the closeness of the score to a coin's toss (4·p·(1 - p)) times the listings that hang on it; `more`
+    counts the other matches between the same two clusters. What is judged already is left out.
+    """
+    standing = judgements.standing(lake)
+    placed = _placed(lake.scan(PAIRS).filter(pl.col("verdict") != "no_match").select(*_SIDES, "score", "verdict"), lake)
+    told = standing.lazy().select(*_SIDES, "verdict")
+    waiting = placed.join(told, on=_SIDES, how="anti")
+    apart = _placed(told.filter(pl.col("verdict") == "different"), lake).select(*_GROUPS, barred=True).unique()
+
+    unsure = waiting.filter(pl.col("verdict") == "review").with_columns(cause=pl.lit("unsure"), more=0)
+    held = (
+        waiting.filter(pl.col("verdict") == "match", pl.col("one") != pl.col("other"))
+        .sort("score", *_SIDES, descending=[True, False, False])
+        .with_columns(more=pl.len().over(_GROUPS).cast(pl.Int32) - 1)
+        .unique(_GROUPS, keep="first", maintain_order=True)
+        .join(apart, on=_GROUPS, how="left")
+        .with_columns(
+            cause=pl.when("barred")
+            .then(pl.lit("judged_different"))
+            .when(pl.col("left_size") + pl.col("right_size") > max_size)
+            .then(pl.lit("too_large"))
+            .otherwise(pl.lit("weak_link"))
+        )
+        .drop("barred")
+    )
+    uncertainty = 4 * pl.col("score") * (1 - pl.col("score"))
+    hangs = (
+        pl.when(pl.col("one") == pl.col("other"))
+        .then("left_size")
+        .otherwise(pl.col("left_size") + pl.col("right_size"))
+    )
+    floor = pl.when(pl.col("cause") == "unsure").then(0.0).otherwise(HELD_UNCERTAINTY)
+    return (
+        pl.concat([unsure, held], how="diagonal_relaxed")
+        .with_columns(value=pl.max_horizontal(uncertainty, floor) * hangs)
+        .select(*_SIDES, "score", "cause", "left_size", "right_size", "more", "value")
+        .sort("value", *_SIDES, descending=[True, False, False])
+        .collect()
+    )
+
+
+def _placed(pairs: pl.LazyFrame, lake: Lake) -> pl.LazyFrame:
+    """Pairs with the size of each end's cluster and both clusters' names in order; a listing in none is its own."""
+    for side in ("left", "right"):
+        cluster = lake.scan(CLUSTERS).select(
+            pl.col("listing_id").alias(f"{side}_id"),
+            pl.col("cluster_id").alias(f"{side}_group"),
+            pl.col("size").alias(f"{side}_size"),
+        )
+        pairs = pairs.join(cluster, on=f"{side}_id", how="left").with_columns(
+            pl.col(f"{side}_group").fill_null("listing " + pl.col(f"{side}_id")), pl.col(f"{side}_size").fill_null(1)
+        )
+    groups = ("left_group", "right_group")
+    return pairs.with_columns(one=pl.min_horizontal(*groups), other=pl.max_horizontal(*groups))
