@@ -30,7 +30,9 @@ from sosie.tables import CLUSTER_EVENTS, CLUSTERS, JUDGEMENTS, LISTINGS, PAIRS, 
 GOAL_MS = 200
 COMMITS = 24
 WORDS = [
-    f"{a}{b}" for a in "ba de ki lo mu na po ri su ta ve zo".split() for b in "ran lex mor tis vel qua nix dor".split()
+    a + b
+    for a in ("ba", "de", "ki", "lo", "mu", "na", "po", "ri", "su", "ta")
+    for b in ("ran", "lex", "mor", "tis", "vel")
 ]
 START = datetime(2026, 1, 5, tzinfo=UTC)
 
@@ -108,8 +110,9 @@ def write(lake: Lake, listings: int, rng: np.random.Generator, hashes: list[str]
         {"name": "rows_quarantined", "value": 10},
     ]
     steps = [{"name": "validate", "seconds": 4.0, "peak_memory_bytes": 1, "counts": counts}]
-    runs = [{**dict.fromkeys(RUNS.columns), "run_id": f"2026-01-{day:02d}T{hour:02d}", "state": "succeeded", "seconds": 60.0,
-             "started_at": START, "finished_at": START + timedelta(minutes=1), "files": [], "steps": steps}
+    runs = [{**dict.fromkeys(RUNS.columns), "run_id": f"2026-01-{day:02d}T{hour:02d}", "state": "succeeded",
+             "seconds": 60.0, "started_at": START, "finished_at": START + timedelta(minutes=1), "files": [],
+             "steps": steps}
             for day in range(5, 7) for hour in range(24)]  # fmt: skip
     lake.append(RUNS, pl.DataFrame(runs, schema=RUNS.schema))
     judged = (
@@ -126,7 +129,7 @@ def write(lake: Lake, listings: int, rng: np.random.Generator, hashes: list[str]
 def _append(lake: Lake, table: Table, rows: pl.DataFrame) -> int:
     """In as many commits as a day has hours."""
     rows = rows.with_columns(pl.lit(None).alias(name) for name in table.columns if name not in rows.columns)
-    rows = rows.select(table.columns)
+    rows = rows.select(*table.columns)
     step = -(-rows.height // COMMITS)
     for start in range(0, rows.height, step):
         lake.checked(table, rows.slice(start, step)).write_delta(lake.path(table), mode="append")
@@ -213,8 +216,8 @@ def main() -> None:
     print(f"{'page':28}{'first':>9}{'median':>9}{'95th':>9}  ms")
     for kind, own in found["pages"].items():
         print(f"{kind:28}{own['first_ms']:9.1f}{own['p50_ms']:9.1f}{own['p95_ms']:9.1f}")
-    print(f"{'all pages':28}{'':9}{found['all_pages']['p50_ms']:9.1f}{found['all_pages']['p95_ms']:9.1f}  goal {GOAL_MS}: "
-          f"{'met' if found['met'] else 'missed'}")  # fmt: skip
+    overall, verdict = found["all_pages"], "met" if found["met"] else "missed"
+    print(f"{'all pages':37}{overall['p50_ms']:9.1f}{overall['p95_ms']:9.1f}  goal {GOAL_MS}: {verdict}")
     if given.json:
         given.json.write_text(json.dumps(found, indent=2) + "\n")
 

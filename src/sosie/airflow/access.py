@@ -40,7 +40,7 @@ def person(request: Request, user: GetUserDep) -> Person:
 
 
 def links(hour: str) -> list[tuple[str, str]]:
-    """Airflow's own page of the hour's run, which has the tasks' logs, or of all runs where it has none of this hour."""
+    """Airflow's own page of the hour's run, which has the tasks' logs; of all runs where it has none of this hour."""
     base = urlsplit(conf.get("api", "base_url", fallback="")).path.rstrip("/")
     dag = f"{base}/dags/{DAG_ID}"
     newest = select(DagRun).where(DagRun.dag_id == DAG_ID).order_by(DagRun.run_after.desc()).limit(LOOKED_THROUGH)

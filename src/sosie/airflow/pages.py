@@ -18,8 +18,8 @@ from fastapi import Path as InPath
 from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse
 from sqlalchemy import select
 
-from sosie import page
 from sosie.airflow import DAG_ID, access, bridge
+from sosie.page import install
 from sosie.settings import Settings
 from sosie.validation import docs
 
@@ -65,7 +65,7 @@ def build(settings: Settings) -> FastAPI:
     root = settings.reports
     may_read = Depends(requires_access_dag("GET", DagAccessEntity.RUN, DAG_ID))
     app = FastAPI(title="Sosie", docs_url=None, redoc_url=None, openapi_url=None, dependencies=[may_read])
-    page.install(app, settings, access.person, access.links, reports=True)
+    install(app, settings, access.person, access.links, reports=True)
 
     @app.get("/reports", response_class=HTMLResponse)
     def index() -> HTMLResponse:

@@ -6,7 +6,6 @@ for all matches between its two clusters, with the cause that kept them apart.
 
 import polars as pl
 
-from sosie import judgements
 from sosie.lake import Lake
 from sosie.tables import CLUSTERS, PAIRS
 
@@ -29,23 +28,38 @@ _SIDES = ["left_id", "right_id"]
 _GROUPS = ["one", "other"]
 
 
-def build(lake: Lake, max_size: int) -> pl.DataFrame:
+def waiting(lake: Lake) -> pl.DataFrame:
+    """Pairs for review, and matches whose ends are in two clusters, whatever people said: the part that reads much.
+
+    Columns: left_id, right_id, score, verdict, left_size, right_size, and `one`, `other`: both clusters in order.
+    """
+    pairs = lake.scan(PAIRS).filter(pl.col("verdict") != "no_match").select(*_SIDES, "score", "verdict")
+    apart = pl.col("one") != pl.col("other")
+    return (
+        _placed(pairs, lake)
+        .filter((pl.col("verdict") == "review") | apart)
+        .select(*_SIDES, "score", "verdict", "left_size", "right_size", *_GROUPS)
+        .collect()
+    )
+
+
+def ranked(waiting: pl.DataFrame, standing: pl.DataFrame, lake: Lake, max_size: int) -> pl.DataFrame:
     """left_id, right_id, score, cause, left_size, right_size, more, value: one row for each thing to judge.
 
     `value` is the closeness of the score to a coin's toss (4·p·(1 - p)) times the listings that hang on it; `more`
-    counts the other matches between the same two clusters. What is judged already is left out.
+    counts the other matches between the same two clusters. What is judged already (`standing`) is left out.
     """
-    standing = judgements.standing(lake)
-    placed = _placed(lake.scan(PAIRS).filter(pl.col("verdict") != "no_match").select(*_SIDES, "score", "verdict"), lake)
-    told = standing.lazy().select(*_SIDES, "verdict")
-    waiting = placed.join(told, on=_SIDES, how="anti")
-    apart = _placed(told.filter(pl.col("verdict") == "different"), lake).select(*_GROUPS, barred=True).unique()
-
-    unsure = waiting.filter(pl.col("verdict") == "review").with_columns(cause=pl.lit("unsure"), more=0)
+    told = standing.select(*_SIDES, "verdict")
+    barred = told.lazy().filter(pl.col("verdict") == "different")
+    apart = _placed(barred, lake).select(*_GROUPS, barred=True).unique().collect()
+    left = waiting.join(told, on=_SIDES, how="anti")
+    unsure = left.filter(pl.col("verdict") == "review").with_columns(
+        cause=pl.lit("unsure"), more=pl.lit(0, dtype=pl.Int64)
+    )
     held = (
-        waiting.filter(pl.col("verdict") == "match", pl.col("one") != pl.col("other"))
+        left.filter(pl.col("verdict") == "match")
         .sort("score", *_SIDES, descending=[True, False, False])
-        .with_columns(more=pl.len().over(_GROUPS).cast(pl.Int32) - 1)
+        .with_columns(more=pl.len().over(_GROUPS).cast(pl.Int64) - 1)
         .unique(_GROUPS, keep="first", maintain_order=True)
         .join(apart, on=_GROUPS, how="left")
         .with_columns(
@@ -58,18 +72,14 @@ def build(lake: Lake, max_size: int) -> pl.DataFrame:
         .drop("barred")
     )
     uncertainty = 4 * pl.col("score") * (1 - pl.col("score"))
-    hangs = (
-        pl.when(pl.col("one") == pl.col("other"))
-        .then("left_size")
-        .otherwise(pl.col("left_size") + pl.col("right_size"))
-    )
+    both = pl.col("left_size") + pl.col("right_size")
+    hangs = pl.when(pl.col("one") == pl.col("other")).then("left_size").otherwise(both)
     floor = pl.when(pl.col("cause") == "unsure").then(0.0).otherwise(HELD_UNCERTAINTY)
     return (
-        pl.concat([unsure, held], how="diagonal_relaxed")
+        pl.concat([unsure, held.select(unsure.columns)])
         .with_columns(value=pl.max_horizontal(uncertainty, floor) * hangs)
         .select(*_SIDES, "score", "cause", "left_size", "right_size", "more", "value")
         .sort("value", *_SIDES, descending=[True, False, False])
-        .collect()
     )
 
 

@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 import polars as pl
 
 from sosie import judgements
-from sosie.lake import Lake
 from sosie.page import queue
+from sosie.page.tables import OpenLake
 from sosie.settings import Settings, live_models
 from sosie.tables import CLUSTERS, JUDGEMENTS, LISTINGS, PAIRS, Table
 
@@ -42,7 +42,7 @@ class Store:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._pinned = settings.models != live_models(settings.home)
-        self.lake = Lake(settings.lake_uri)
+        self.lake = OpenLake(settings.lake_uri)
         self._kept: dict[str, tuple[tuple[int, ...], Any]] = {}
         self._locks: dict[str, Lock] = {}
         self._guard = Lock()
@@ -69,10 +69,11 @@ class Store:
 
     def queue(self) -> pl.DataFrame:
         """All that waits for a person (see `queue.build`), most valuable first."""
+        waiting = self.derived("waiting", (PAIRS, CLUSTERS), lambda: queue.waiting(self.lake))
         return self.derived(
             "queue",
             (PAIRS, CLUSTERS, JUDGEMENTS),
-            lambda: queue.build(self.lake, self._settings.clusters.max_size),
+            lambda: queue.ranked(waiting, self.standing(), self.lake, self._settings.clusters.max_size),
         )
 
     def standing(self) -> pl.DataFrame:
