@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 from fastapi import Request
@@ -41,6 +42,15 @@ class Market:
             timeout=400,
         )
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+
+    def listing(self, listing_id: str) -> dict[str, Any]:
+        return self.lake.read(tables.LISTINGS, pl.col("listing_id") == listing_id).row(0, named=True)
+
+    def size(self, cluster_id: str) -> int:
+        return self.lake.read(tables.CLUSTERS, pl.col("cluster_id") == cluster_id).height
+
+    def living(self) -> set[str]:
+        return set(self.lake.read(tables.LISTINGS, ~pl.col("is_deleted"))["listing_id"])
 
     def wrong_cluster(self) -> tuple[str, str, str]:
         """The smallest cluster that holds two products, a listing of the rarer one, and one of the other."""

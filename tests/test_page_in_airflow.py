@@ -17,32 +17,39 @@ from sosie.settings import PROJECT, load
 pytestmark = pytest.mark.airflow
 
 ASK = """
-import asyncio, json, httpx
+import asyncio, html, json, httpx
 from airflow.api_fastapi.app import create_app, get_auth_manager
 from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
 
 app = create_app("core")
 JUDGE = {"left": "a", "right": "b", "verdict": "same"}
 OURS, THEIRS = {"sec-fetch-site": "same-origin"}, {"sec-fetch-site": "cross-site", "origin": "https://evil.example"}
+PAGES = ("review", "clusters", "runs", "models", "reports")
 
-async def ask():
-    told = {}
+def token(role):
+    return get_auth_manager().generate_jwt(SimpleAuthManagerUser(username=role + "-person", role=role))
+
+async def ask(role, seen):
+    cookies = {} if role == "nobody" else {"_token": token(role)}
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://sosie", cookies=cookies) as browser:
+        told = {"read": [(await browser.get("/sosie/" + page)).status_code for page in PAGES]}
+        answer = await browser.post("/sosie/review/judge", data=JUDGE, headers=THEIRS)
+        told["theirs"] = answer.status_code
+        answer = await browser.post("/sosie/review/judge", data=JUDGE | {"seen": seen}, headers=OURS)
+        told["ours"] = answer.status_code
+        told["location"] = (await browser.get("/sosie/")).headers.get("location")
+        page = (await browser.get("/sosie/review?left=a&right=b")).text
+        _, _, rest = page.partition('name="seen" value="')
+        return told, html.unescape(rest.split('"')[0]) if rest else seen
+
+async def ask_all():
+    told, seen = {}, ""
     for role in ("nobody", "viewer", "user", "op", "admin"):
-        cookies = {}
-        if role != "nobody":
-            cookies["_token"] = get_auth_manager().generate_jwt(SimpleAuthManagerUser(username=role + "-person", role=role))
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://sosie", cookies=cookies) as browser:
-            read = [(await browser.get("/sosie" + path)).status_code for path in ("/review", "/clusters", "/runs", "/models", "/reports")]
-            theirs = await browser.post("/sosie/review/judge", data=JUDGE, headers=THEIRS)
-            ours = await browser.post("/sosie/review/judge", data=JUDGE | {"seen": SEEN.get("when", "")}, headers=OURS)
-            page = (await browser.get("/sosie/review?left=a&right=b")).text
-            if 'name="seen" value="' in page:
-                SEEN["when"] = page.split('name="seen" value="')[1].split('"')[0].replace("&#43;", "+")
-            home = await browser.get("/sosie/")
-            told[role] = {"read": read, "theirs": theirs.status_code, "ours": ours.status_code, "location": home.headers.get("location")}
+        told[role], seen = await ask(role, seen)
     return told
-SEEN = {}
-print("TOLD" + json.dumps(asyncio.run(ask())))
+
+print("TOLD" + json.dumps(asyncio.run(ask_all())))
 """
 
 

@@ -19,8 +19,9 @@ def routes(page: "Page") -> APIRouter:
 
     @router.get("/models")
     def listed(request: Request, person: Annotated[Person, reader]) -> Response:
+        job = mover.job  # before what it changes is read, so that a job told as done is seen done
         return show(
-            request, person, "models", told=models.told(store), job=mover.job, figures=models.FIGURES, side=models.SIDE
+            request, person, "models", told=models.told(store), job=job, figures=models.FIGURES, side=models.SIDE
         )
 
     @router.get("/models/rollback")
