@@ -81,7 +81,15 @@ def tab(chromium: Any, url: str) -> Iterator[Tab]:
         )
         contexts.append(context)
         page = context.new_page()
-        page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+        # A refusal is an answer, and what the browser says of its status no complaint of the page's.
+        page.on(
+            "console",
+            lambda message: (
+                complaints.append(message.text)
+                if message.type == "error" and "409 (Conflict)" not in message.text
+                else None
+            ),
+        )
         page.on("pageerror", lambda error: complaints.append(str(error)))
         return page
 
@@ -99,7 +107,7 @@ def keep(page: Any, name: str) -> None:
     folder = Path(SCREENSHOTS)
     folder.mkdir(parents=True, exist_ok=True)
     image = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
-    image.quantize(96, dither=Image.Dither.NONE).save(folder / f"{name}.png", optimize=True)
+    image.quantize(256, dither=Image.Dither.NONE).save(folder / f"{name}.png", optimize=True)
 
 
 def looks_right(page: Any) -> None:
@@ -110,7 +118,7 @@ def looks_right(page: Any) -> None:
     assert page.locator("img").evaluate_all("all => all.every(one => one.naturalWidth > 0)"), page.url
     unnamed = page.evaluate(
         """[...document.querySelectorAll('a[href], button, input:not([type=hidden]), select')].filter((one) =>
-        !(one.innerText || '').trim() && !one.getAttribute('aria-label') && !one.labels?.length
+        !one.textContent.trim() && !one.getAttribute('aria-label') && !one.labels?.length
         && !one.querySelector('img[alt]')).map((one) => one.outerHTML)"""
     )
     assert unnamed == [], page.url
@@ -210,7 +218,8 @@ def contrast(page: Any) -> float:
         const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
         while (walker.nextNode()) {
           const one = walker.currentNode.parentElement;
-          if (!walker.currentNode.data.trim() || !one.checkVisibility() || one.closest('svg, kbd, .unseen, .skip')) continue;
+          if (!walker.currentNode.data.trim() || !one.checkVisibility()) continue;
+          if (one.closest('svg, kbd, .unseen, .skip')) continue;
           const a = light(parts(getComputedStyle(one).color).slice(0, 3)), b = light(behind(one));
           least = Math.min(least, (Math.max(a, b) + .05) / (Math.min(a, b) + .05));
         }

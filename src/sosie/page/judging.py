@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from itertools import product
 from typing import Any
+from urllib.parse import quote, urlencode
 
 import polars as pl
 
@@ -52,7 +53,7 @@ def judge(store: Store, person: Person, one: str, other: str, verdict: str, know
                 409,
                 f"Meanwhile {now['who']} said that these two are {SAID[now['verdict']]} ({_clock(now['when'])}), "
                 "so yours was not recorded; look at the pair again if you don't agree.",
-                f"/review?left={left}&right={right}",
+                _at(left, right),
             )
         judgements.judge(store.lake, left, right, verdict, person.name, note.strip() or None)
 
@@ -67,7 +68,7 @@ def undo(store: Store, person: Person) -> tuple[str, str]:
             raise Refused(
                 409,
                 "Your last judgement is in use since the last run, so it can't be taken back; judge the pair anew.",
-                f"/review?left={own['left_id']}&right={own['right_id']}",
+                _at(own["left_id"], own["right_id"]),
             )
         judgements.retract(store.lake, own["left_id"], own["right_id"], person.name, own["when"])
     return own["left_id"], own["right_id"]
@@ -80,19 +81,10 @@ def latest_of(store: Store, person: Person) -> dict[str, Any] | None:
 
 
 def used(store: Store, when: datetime) -> bool:
-    """Whether a run has started since."""
-    started = store.derived(
-        "last start",
-        (RUNS,),
-        lambda: (
-            store.lake.scan(RUNS)
-            .filter(pl.col("state") == "succeeded")
-            .select(pl.col("started_at").max())
-            .collect()
-            .item()
-        ),
-    )
-    return started is not None and started >= when
+    """Whether a run that may have read this judgement has come to its end."""
+    ends = store.lake.scan(RUNS).filter(pl.col("state") == "succeeded").select(pl.col("finished_at").max())
+    ended = store.derived("last end", (RUNS,), lambda: ends.collect().item())
+    return ended is not None and ended >= when
 
 
 def members_of(store: Store, cluster_id: str) -> pl.DataFrame:
@@ -112,7 +104,7 @@ def fingerprint(listing_ids: Iterable[str]) -> str:
 
 def split(store: Store, person: Person, cluster_id: str, chosen: list[str], knowing: str) -> int:
     """Judge each of `chosen` different from every other member; returns how many judgements that made."""
-    back = f"/clusters/{cluster_id}"
+    back = f"/clusters/{quote(cluster_id, safe='')}"
     with _alone(store):
         members = members_of(store, cluster_id)["listing_id"].to_list()
         if fingerprint(members) != knowing:
@@ -132,7 +124,7 @@ def split(store: Store, person: Person, cluster_id: str, chosen: list[str], know
 
 def merge(store: Store, person: Person, cluster_id: str, other: str) -> str:
     """Judge this cluster's canonical listing the same as that of `other` (a cluster or a listing); returns that one."""
-    back = f"/clusters/{cluster_id}"
+    back = f"/clusters/{quote(cluster_id, safe='')}"
     with _alone(store):
         mine = members_of(store, cluster_id)
         theirs = store.lake.read(CLUSTERS, (pl.col("cluster_id") == other) | (pl.col("listing_id") == other))
@@ -147,7 +139,7 @@ def merge(store: Store, person: Person, cluster_id: str, other: str) -> str:
                     409,
                     f"{row['who']} said that {row['left_id']} and {row['right_id']} are different products, and no "
                     "cluster ever holds both; judge that pair anew first.",
-                    f"/review?left={row['left_id']}&right={row['right_id']}",
+                    _at(row["left_id"], row["right_id"]),
                 )
         judgements.judge(
             store.lake,
@@ -164,8 +156,13 @@ def choose_canonical(store: Store, person: Person, cluster_id: str, listing_id: 
     """Prefer a member as the cluster's canonical listing."""
     with _alone(store):
         if listing_id not in set(members_of(store, cluster_id)["listing_id"]):
-            raise Refused(400, f"{listing_id} is not in this cluster.", f"/clusters/{cluster_id}")
+            raise Refused(400, f"{listing_id} is not in this cluster.", f"/clusters/{quote(cluster_id, safe='')}")
         canonical.choose(store.lake, listing_id, person.name)
+
+
+def _at(left: str, right: str) -> str:
+    """Where a pair is looked at."""
+    return f"/review?{urlencode({'left': left, 'right': right})}"
 
 
 def _clock(when: datetime) -> str:

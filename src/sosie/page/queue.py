@@ -44,10 +44,11 @@ def waiting(lake: Lake) -> pl.DataFrame:
 
 
 def ranked(waiting: pl.DataFrame, standing: pl.DataFrame, lake: Lake, max_size: int) -> pl.DataFrame:
-    """left_id, right_id, score, cause, left_size, right_size, more, value: one row for each thing to judge.
+    """left_id, right_id, score, cause, left_size, right_size, together, more, value: one row for each thing to judge.
 
     `value` is the closeness of the score to a coin's toss (4·p·(1 - p)) times the listings that hang on it; `more`
-    counts the other matches between the same two clusters. What is judged already (`standing`) is left out.
+    counts the other matches between the same two clusters; `together`: both ends are in one. What is judged already
+    (`standing`) is left out.
     """
     told = standing.select(*_SIDES, "verdict")
     barred = told.lazy().filter(pl.col("verdict") == "different")
@@ -77,8 +78,8 @@ def ranked(waiting: pl.DataFrame, standing: pl.DataFrame, lake: Lake, max_size: 
     floor = pl.when(pl.col("cause") == "unsure").then(0.0).otherwise(HELD_UNCERTAINTY)
     return (
         pl.concat([unsure, held.select(unsure.columns)])
-        .with_columns(value=pl.max_horizontal(uncertainty, floor) * hangs)
-        .select(*_SIDES, "score", "cause", "left_size", "right_size", "more", "value")
+        .with_columns(value=pl.max_horizontal(uncertainty, floor) * hangs, together=pl.col("one") == pl.col("other"))
+        .select(*_SIDES, "score", "cause", "left_size", "right_size", "together", "more", "value")
         .sort("value", *_SIDES, descending=[True, False, False])
     )
 
