@@ -1,5 +1,5 @@
-"""Sosie's pages inside Airflow: the reports under `/sosie/`, a link to them in the navigation, a tab on every run,
-and metrics for Prometheus at `/sosie/metrics`.
+"""Sosie's pages inside Airflow: under `/sosie/`, with a link in the navigation, the report as a tab on every run, and
+metrics for Prometheus at `/sosie/metrics`.
 
 Every Airflow process loads this file, so it imports nothing; the app is built on its first request.
 """
@@ -20,7 +20,7 @@ def _pages() -> Any:
     from sosie.airflow import pages
     from sosie.settings import settings
 
-    return pages.build(settings().reports)
+    return pages.build(settings())
 
 
 @cache
@@ -39,7 +39,7 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
 
 class SosiePlugin(AirflowPlugin):
     name = "sosie"
-    fastapi_apps: ClassVar[list[Any]] = [{"app": app, "url_prefix": PREFIX, "name": "Sosie reports"}]
+    fastapi_apps: ClassVar[list[Any]] = [{"app": app, "url_prefix": PREFIX, "name": "Sosie"}]
     external_views: ClassVar[list[Any]] = [
         {
             "name": "Sosie",

@@ -184,7 +184,8 @@ def test_reports_are_served_and_nothing_else(running: Running) -> None:
     (page.parent / "away").symlink_to(running.settings.home / "airflow")
     url = f"{running.airflow.url}/sosie"
     with httpx.Client(trust_env=False) as browser:
-        assert "2026-01-05T01" in browser.get(f"{url}/").text
+        assert browser.get(f"{url}/").headers["location"] == "/sosie/review"
+        assert "2026-01-05T01" in browser.get(f"{url}/reports").text
         found = browser.get(f"{url}/2026-01-05T01/index.html")
         assert found.text == "<h1>One hour</h1>"
         assert "connect-src 'none'" in found.headers["content-security-policy"]

@@ -1,5 +1,6 @@
 """What people said of pairs. The last word on a pair holds until it is taken back; nothing is ever deleted."""
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
 import polars as pl
@@ -20,28 +21,51 @@ def ordered(one: str, other: str) -> tuple[str, str]:
 
 def judge(lake: Lake, one: str, other: str, verdict: str, who: str, note: str | None = None) -> tuple[str, str]:
     """Record a judgement. Raises `UnknownListing` for an id that the lake doesn't hold."""
+    pair = ordered(one, other)
+    judge_all(lake, [pair], verdict, who, note)
+    return pair
+
+
+def judge_all(lake: Lake, pairs: Iterable[tuple[str, str]], verdict: str, who: str, note: str | None = None) -> None:
+    """Record one verdict of many ordered pairs, all or none. Raises as `judge`."""
     if verdict not in VERDICTS:
         raise TerminalError(f"Received verdict {verdict!r}. Valid values are {', '.join(VERDICTS)}.")
-    left, right = ordered(one, other)
-    known = set(lake.lookup(LISTINGS, "listing_id", [left, right], columns=["listing_id"])["listing_id"])
-    if missing := [listing for listing in (left, right) if listing not in known]:
+    pairs = list(dict.fromkeys(pairs))
+    wanted = sorted({listing for pair in pairs for listing in pair})
+    known = set(lake.lookup(LISTINGS, "listing_id", wanted, columns=["listing_id"])["listing_id"])
+    if missing := [listing for listing in wanted if listing not in known]:
         raise UnknownListing(f"No listing {' and no listing '.join(map(repr, missing))} in {lake.uri}; check the id.")
-    row = {"left_id": left, "right_id": right, "verdict": verdict, "who": who, "when": datetime.now(UTC), "note": note}
-    lake.append(JUDGEMENTS, pl.DataFrame([{**row, "retracted_at": None}], schema=JUDGEMENTS.schema))
-    return left, right
+    said = {"verdict": verdict, "who": who, "when": datetime.now(UTC), "note": note, "retracted_at": None}
+    rows = [{"left_id": left, "right_id": right, **said} for left, right in pairs]
+    lake.append(JUDGEMENTS, pl.DataFrame(rows, schema=JUDGEMENTS.schema))
 
 
-def active(lake: Lake) -> pl.DataFrame:
-    """left_id, right_id, verdict: the last judgement of each pair that was not taken back."""
+def retract(lake: Lake, left: str, right: str, who: str, when: datetime) -> None:
+    """Take one judgement back; it stays in the table. What was said of the pair before it holds again."""
+    own = (
+        (pl.col("left_id") == left) & (pl.col("right_id") == right) & (pl.col("who") == who) & (pl.col("when") == when)
+    )
+    held = lake.read(JUDGEMENTS, own)
+    if held.is_empty():
+        raise TerminalError(f"{who} made no judgement of {left} and {right} at {when}.")
+    lake.upsert(JUDGEMENTS, held.with_columns(retracted_at=pl.lit(datetime.now(UTC))))
+
+
+def standing(lake: Lake) -> pl.DataFrame:
+    """The last judgement of each pair that was not taken back, as tables.JUDGEMENTS, by pair."""
     return (
         lake.scan(JUDGEMENTS)
         .filter(pl.col("retracted_at").is_null())
         .sort("when", "who")
         .unique(["left_id", "right_id"], keep="last", maintain_order=True)
-        .select("left_id", "right_id", "verdict")
         .sort("left_id", "right_id")
         .collect()
     )
+
+
+def active(lake: Lake) -> pl.DataFrame:
+    """left_id, right_id, verdict: the last judgement of each pair that was not taken back."""
+    return standing(lake).select("left_id", "right_id", "verdict")
 
 
 def waiting(lake: Lake) -> pl.DataFrame:

@@ -8,6 +8,8 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from types import MappingProxyType
 
 import polars as pl
 
@@ -28,12 +30,22 @@ class Lineage:
     events: pl.DataFrame
 
 
-def evolve(held: pl.DataFrame, groups: pl.DataFrame, listings: pl.DataFrame, run_id: str) -> Lineage:
+_NEVER = datetime.min.replace(tzinfo=UTC)
+
+
+def evolve(
+    held: pl.DataFrame,
+    groups: pl.DataFrame,
+    listings: pl.DataFrame,
+    run_id: str,
+    chosen: Mapping[str, datetime] = MappingProxyType({}),
+) -> Lineage:
     """Carry ids over from the clusters that are held to the groups found now.
 
     `held` is every row of each affected cluster; `groups` (listing_id, group) says where each of their living members
     and every newly matched listing belongs now, a group of one meaning "in no cluster". `listings` has listing_id,
-    first_seen_run and the columns that `canonical` reads, for all of them.
+    first_seen_run and the columns that `canonical` reads, for all of them. `chosen` tells when a person chose a listing
+    as the canonical one; the newest choice in a cluster holds.
     """
     age: dict[str, Age] = {
         row[0]: (row[1], row[0]) for row in listings.select("listing_id", "first_seen_run").iter_rows()
@@ -61,8 +73,9 @@ def evolve(held: pl.DataFrame, groups: pl.DataFrame, listings: pl.DataFrame, run
 
     canonical = _canonical(listings)
     rows = [
-        (member, ids[number], min(part, key=canonical.__getitem__), len(part), run_id)
+        (member, ids[number], head, len(part), run_id)
         for number, part in enumerate(parts)
+        for head in [max(sorted(part, key=canonical.__getitem__), key=lambda one: chosen.get(one, _NEVER))]
         for member in part
     ]
     rows_frame = pl.DataFrame(rows, schema=CLUSTERS.schema, orient="row")

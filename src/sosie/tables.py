@@ -212,6 +212,13 @@ HELD_MERGES = Table(
 )
 """Matches whose two listings were not joined, and why: what a person has to look at."""
 
+CANONICAL_CHOICES = Table(
+    "canonical_choices",
+    key=("listing_id", "who", "when"),
+    columns={"listing_id": pl.String, "who": pl.String, "when": TIMESTAMP},
+    required=frozenset({"listing_id", "who", "when"}),
+)
+
 CLUSTER_EVENTS = Table(
     "cluster_events",
     key=("run_id", "kind", "cluster_id"),
@@ -303,5 +310,5 @@ RUNS = Table(
 
 ALL = (
     LISTINGS, CHANGES, QUARANTINE, TEXT_EMBEDDINGS, IMAGE_EMBEDDINGS, NEIGHBOURS, RECIPES, PAIRS, REGROUP, JUDGEMENTS,
-    CLUSTERS, HELD_MERGES, CLUSTER_EVENTS, DECISIONS, ALERTS, SILENCES, RUNS,
+    CLUSTERS, HELD_MERGES, CANONICAL_CHOICES, CLUSTER_EVENTS, DECISIONS, ALERTS, SILENCES, RUNS,
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The reports of all runs, served inside Airflow, to whoever may read the DAG's runs there.
+"""Sosie's page and the reports of all runs, served inside Airflow, to whoever may read the DAG's runs there.
 
 Imported by the API server alone, on the first request.
 """
@@ -18,7 +18,9 @@ from fastapi import Path as InPath
 from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse
 from sqlalchemy import select
 
-from sosie.airflow import DAG_ID, bridge
+from sosie.airflow import DAG_ID, access, bridge
+from sosie.page import install
+from sosie.settings import Settings
 from sosie.validation import docs
 
 # Reports hold sellers' words and share an origin with Airflow's API: whatever got into one may not talk to it.
@@ -58,12 +60,14 @@ def checks(root: Path, hour: str) -> str | None:
     return str(page.relative_to(root)) if page else None
 
 
-def build(root: Path) -> FastAPI:
-    """The app over the reports folder. Every route asks Airflow's auth manager first."""
+def build(settings: Settings) -> FastAPI:
+    """The app over the lake and the reports folder. Every route asks Airflow's auth manager first."""
+    root = settings.reports
     may_read = Depends(requires_access_dag("GET", DagAccessEntity.RUN, DAG_ID))
-    app = FastAPI(title="Sosie reports", docs_url=None, redoc_url=None, openapi_url=None, dependencies=[may_read])
+    app = FastAPI(title="Sosie", docs_url=None, redoc_url=None, openapi_url=None, dependencies=[may_read])
+    install(app, settings, access.person, access.links, reports=True)
 
-    @app.get("/", response_class=HTMLResponse)
+    @app.get("/reports", response_class=HTMLResponse)
     def index() -> HTMLResponse:
         rows = "".join(
             f'<tr><td><a href="{quote(hour)}/index.html">{escape(hour)}</a><td>'

@@ -33,7 +33,10 @@ from sosie.errors import StoreBusy, TerminalError
 from sosie.pictures.sources import PictureFault, fetch
 from sosie.settings import Validation
 
-__all__ = ["Inspection", "PictureFault", "Thumbnails", "decode", "fetch", "inspect"]
+__all__ = [
+    "THUMBNAIL_SIDE", "Inspection", "PictureFault", "Thumbnails", "decode", "fetch", "inspect", "shrunk",
+    "write_atomically",
+]  # fmt: skip
 
 log = structlog.get_logger()
 
@@ -148,17 +151,14 @@ class Thumbnails:
     def put(self, image_hash: str, image: Image.Image) -> None:
         """Write a copy of an RGB picture, whole or not at all. Raises `StoreBusy` where the store refuses."""
         filesystem, root = self._store
-        small = image.copy()
-        small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.LANCZOS, reducing_gap=3.0)
-        encoded = io.BytesIO()
-        small.save(encoded, "JPEG", quality=90)
+        data = shrunk(image, THUMBNAIL_SIDE)
         place = f"{root}/{self.path(image_hash)}"
         try:
             faults.point("pictures.put.before")
             if "file" in _protocols(filesystem):
-                _write_atomically(Path(place), encoded.getvalue())
+                write_atomically(Path(place), data)
             else:  # an object appears whole
-                filesystem.pipe_file(place, encoded.getvalue())
+                filesystem.pipe_file(place, data)
             faults.point("pictures.put.after")
         except OSError as error:
             raise StoreBusy(
@@ -171,7 +171,17 @@ def _protocols(filesystem: Any) -> tuple[str, ...]:
     return (held,) if isinstance(held, str) else tuple(held)
 
 
-def _write_atomically(path: Path, data: bytes) -> None:
+def shrunk(image: Image.Image, side: int) -> bytes:
+    """An RGB picture as JPEG, its longest side at most `side`."""
+    small = image.copy()
+    small.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=3.0)
+    encoded = io.BytesIO()
+    small.save(encoded, "JPEG", quality=90)
+    return encoded.getvalue()
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all, with the folders that it needs."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, partial = tempfile.mkstemp(dir=path.parent, suffix=".partial")
     try:

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import polars as pl
 
-from sosie import clusters, judgements
+from sosie import canonical, clusters, judgements
 from sosie.lake import Written
 from sosie.lineage import KINDS, evolve
 from sosie.pipeline.ingest import changes
@@ -22,7 +22,8 @@ def cluster(run: Run, tally: Tally) -> None:
     held = run.lake.read(CLUSTERS)
     edges = run.lake.read(PAIRS, pl.col("verdict") != "no_match", columns=[*_SIDES, "score", "verdict"])
     waiting = run.lake.read(REGROUP)
-    seeds = pl.concat([changes(run)["listing_id"], waiting["listing_id"], *_unheeded(run, judged, held)]).unique()
+    unheeded = (*_unheeded(run, judged, held), canonical.unheeded(run.lake, held))
+    seeds = pl.concat([changes(run)["listing_id"], waiting["listing_id"], *unheeded]).unique()
     affected = _component(seeds, edges, judged, held)
 
     listings = run.lake.lookup(LISTINGS, "listing_id", affected).filter(~pl.col("is_deleted"))
@@ -35,7 +36,13 @@ def cluster(run: Run, tally: Tally) -> None:
         max_size=run.settings.clusters.max_size,
         listings=living["listing_id"],
     )
-    lineage = evolve(held.filter(pl.col("listing_id").is_in(affected.implode())), grouping.groups, listings, run.id)
+    lineage = evolve(
+        held.filter(pl.col("listing_id").is_in(affected.implode())),
+        grouping.groups,
+        listings,
+        run.id,
+        canonical.chosen(run.lake),
+    )
     # The clusters go last: while they don't show a change, a run that died makes the same events and decisions again.
     tally.written(
         run.lake.append(CLUSTER_EVENTS, lineage.events, run_id=run.id),

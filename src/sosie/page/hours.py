@@ -1,0 +1,156 @@
+"""Hours told: how rows and pairs flowed, how long each step took, what was refused, and whether it is as usual."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import polars as pl
+
+from sosie.page.people import Refused
+from sosie.page.store import Store
+from sosie.report.counts import Counts
+from sosie.tables import LISTINGS, QUARANTINE, RUNS
+from sosie.validation import docs
+
+PER_PAGE = 24
+USUAL = 48
+"""Hours before that one is held against."""
+ENOUGH = 6
+UNUSUAL = 4.0
+"""Robust standard deviations (1.4826 · median absolute deviation) from the usual that are worth a word."""
+EXAMPLES = 5
+
+MEASURES = {
+    "changed": "Listings changed",
+    "quarantined": "Rows quarantined, share",
+    "match": "Candidates that match, share",
+    "review": "Candidates for a person, share",
+    "seconds": "Seconds",
+}
+
+
+@dataclass(frozen=True)
+class Hour:
+    """A row of `runs` with its counts."""
+
+    row: dict[str, Any]
+    count: Counts
+
+    @property
+    def run_id(self) -> str:
+        return str(self.row["run_id"])
+
+    @property
+    def measures(self) -> dict[str, float]:
+        """The figures of `MEASURES`, those whose denominator is not 0."""
+        count, found = self.count, {"changed": float(self.count.changed)}
+        if read := count("validate.rows_read"):
+            found["quarantined"] = count("validate.rows_quarantined") / read
+        if candidates := count("match.candidates"):
+            found |= {name: count(f"match.{name}") / candidates for name in ("match", "review")}
+        if self.row["seconds"] is not None:
+            found["seconds"] = self.row["seconds"]
+        return found
+
+
+@dataclass(frozen=True)
+class Drift:
+    """One measure of an hour beside those before it, oldest first. `distance` is in robust standard deviations."""
+
+    name: str
+    label: str
+    now: float
+    before: tuple[float, ...]
+    distance: float | None
+
+    @property
+    def unusual(self) -> bool:
+        return self.distance is not None and abs(self.distance) > UNUSUAL
+
+
+@dataclass(frozen=True)
+class Fresh:
+    """How old what we know is. `newest` is the newest `updated_at` of any listing."""
+
+    finished: datetime | None
+    newest: datetime | None
+    now: datetime
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A rule of an hour's quarantine."""
+
+    rule: str
+    rows: int
+    examples: tuple[dict[str, Any], ...]
+
+
+def page(store: Store, number: int) -> tuple[list[Hour], int]:
+    """Hours, newest first, and how many there are. Pages from 1."""
+    rows = store.lake.scan(RUNS).select("run_id").collect()["run_id"].sort(descending=True)
+    wanted = rows.slice((number - 1) * PER_PAGE, PER_PAGE)
+    found = store.lake.read(RUNS, pl.col("run_id").is_in(wanted.implode())).sort("run_id", descending=True)
+    return [_hour(row) for row in found.iter_rows(named=True)], len(rows)
+
+
+def one(store: Store, run_id: str) -> Hour:
+    """Raises `Refused` where the hour never ran."""
+    rows = store.lake.read(RUNS, pl.col("run_id") == run_id)
+    if rows.is_empty():
+        raise Refused(404, f"Hour {run_id!r} has not run, or is not at its end yet.", "/runs")
+    return _hour(rows.row(0, named=True))
+
+
+def _hour(row: dict[str, Any]) -> Hour:
+    row["steps"] = row["steps"] or []
+    return Hour(row, Counts(row))
+
+
+def fresh(store: Store) -> Fresh:
+    finished = store.lake.scan(RUNS).filter(pl.col("state") == "succeeded").select(pl.col("finished_at").max())
+    newest = store.lake.scan(LISTINGS).select(pl.col("updated_at").max())
+    return Fresh(finished.collect().item(), newest.collect().item(), datetime.now(UTC))
+
+
+def drift(store: Store, hour: Hour) -> list[Drift]:
+    """Each measure of the hour against the hours before it."""
+    earlier = (
+        store.lake.scan(RUNS)
+        .filter((pl.col("run_id") < hour.run_id) & (pl.col("state") == "succeeded"))
+        .sort("run_id", descending=True)
+        .head(USUAL)
+        .collect()
+    )
+    before = [_hour(row).measures for row in earlier.sort("run_id").iter_rows(named=True)]
+    return [
+        _held(name, MEASURES[name], now, tuple(own[name] for own in before if name in own))
+        for name, now in hour.measures.items()
+    ]
+
+
+def _held(name: str, label: str, now: float, before: tuple[float, ...]) -> Drift:
+    distance = None
+    if len(before) >= ENOUGH:
+        middle = median(before)
+        spread = 1.4826 * median(abs(value - middle) for value in before)
+        if spread > 0:
+            distance = (now - middle) / spread
+    return Drift(name, label, now, before, distance)
+
+
+def quarantine(store: Store, run_id: str) -> list[Broken]:
+    """The hour's quarantine by rule, the rule that was broken most first."""
+    rows = store.lake.read(QUARANTINE, pl.col("run_id") == run_id).sort("source_file", "row_number")
+    parts = rows.partition_by("rule", maintain_order=True)
+    found = [Broken(str(part["rule"][0]), part.height, tuple(part.head(EXAMPLES).to_dicts())) for part in parts]
+    return sorted(found, key=lambda broken: (-broken.rows, broken.rule))
+
+
+def report_of(store: Store, run_id: str) -> tuple[bool, str | None]:
+    """Whether the hour has a report, and the path of its Data Docs below the reports."""
+    root: Path = store.settings.reports
+    checks = docs.newest(root / run_id / "data_docs")
+    return (root / run_id / "index.html").is_file(), str(checks.relative_to(root)) if checks else None

@@ -1,0 +1,99 @@
+"""What waits for a person, most valuable first.
+
+Two kinds: pairs that the decider is not sure of, and matches whose two ends were not joined. Of the latter, one stands
+for all matches between its two clusters, with the cause that kept them apart.
+"""
+
+import polars as pl
+
+from sosie.lake import Lake
+from sosie.tables import CLUSTERS, PAIRS
+
+CAUSES = {
+    "unsure": "Unsure",
+    "weak_link": "Weak link",
+    "too_large": "Too large",
+    "judged_different": "Judged apart",
+}
+MEANING = {
+    "unsure": "The decider is not sure of this pair.",
+    "weak_link": "This pair matches, but its two clusters hang together by too few matches to be joined.",
+    "too_large": "This pair matches, but joining its two clusters would pass the limit of members.",
+    "judged_different": "This pair matches, but a person said of other listings of the two clusters that they differ.",
+}
+HELD_UNCERTAINTY = 0.25
+"""What a held match counts at least: its score may be near 1, and still it divides two clusters."""
+
+_SIDES = ["left_id", "right_id"]
+_GROUPS = ["one", "other"]
+
+
+def waiting(lake: Lake) -> pl.DataFrame:
+    """Pairs for review, and matches whose ends are in two clusters, whatever people said: the part that reads much.
+
+    Columns: left_id, right_id, score, verdict, left_size, right_size, and `one`, `other`: both clusters in order.
+    """
+    pairs = lake.scan(PAIRS).filter(pl.col("verdict") != "no_match").select(*_SIDES, "score", "verdict")
+    apart = pl.col("one") != pl.col("other")
+    return (
+        _placed(pairs, lake)
+        .filter((pl.col("verdict") == "review") | apart)
+        .select(*_SIDES, "score", "verdict", "left_size", "right_size", *_GROUPS)
+        .collect()
+    )
+
+
+def ranked(waiting: pl.DataFrame, standing: pl.DataFrame, lake: Lake, max_size: int) -> pl.DataFrame:
+    """left_id, right_id, score, cause, left_size, right_size, together, more, value: one row for each thing to judge.
+
+    `value` is the closeness of the score to a coin's toss (4·p·(1 - p)) times the listings that hang on it; `more`
+    counts the other matches between the same two clusters; `together`: both ends are in one. What is judged already
+    (`standing`) is left out.
+    """
+    told = standing.select(*_SIDES, "verdict")
+    barred = told.lazy().filter(pl.col("verdict") == "different")
+    apart = _placed(barred, lake).select(*_GROUPS, barred=True).unique().collect()
+    left = waiting.join(told, on=_SIDES, how="anti")
+    unsure = left.filter(pl.col("verdict") == "review").with_columns(
+        cause=pl.lit("unsure"), more=pl.lit(0, dtype=pl.Int64)
+    )
+    held = (
+        left.filter(pl.col("verdict") == "match")
+        .sort("score", *_SIDES, descending=[True, False, False])
+        .with_columns(more=pl.len().over(_GROUPS).cast(pl.Int64) - 1)
+        .unique(_GROUPS, keep="first", maintain_order=True)
+        .join(apart, on=_GROUPS, how="left")
+        .with_columns(
+            cause=pl.when("barred")
+            .then(pl.lit("judged_different"))
+            .when(pl.col("left_size") + pl.col("right_size") > max_size)
+            .then(pl.lit("too_large"))
+            .otherwise(pl.lit("weak_link"))
+        )
+        .drop("barred")
+    )
+    uncertainty = 4 * pl.col("score") * (1 - pl.col("score"))
+    both = pl.col("left_size") + pl.col("right_size")
+    hangs = pl.when(pl.col("one") == pl.col("other")).then("left_size").otherwise(both)
+    floor = pl.when(pl.col("cause") == "unsure").then(0.0).otherwise(HELD_UNCERTAINTY)
+    return (
+        pl.concat([unsure, held.select(unsure.columns)])
+        .with_columns(value=pl.max_horizontal(uncertainty, floor) * hangs, together=pl.col("one") == pl.col("other"))
+        .select(*_SIDES, "score", "cause", "left_size", "right_size", "together", "more", "value")
+        .sort("value", *_SIDES, descending=[True, False, False])
+    )
+
+
+def _placed(pairs: pl.LazyFrame, lake: Lake) -> pl.LazyFrame:
+    """Pairs with the size of each end's cluster and both clusters' names in order; a listing in none is its own."""
+    for side in ("left", "right"):
+        cluster = lake.scan(CLUSTERS).select(
+            pl.col("listing_id").alias(f"{side}_id"),
+            pl.col("cluster_id").alias(f"{side}_group"),
+            pl.col("size").alias(f"{side}_size"),
+        )
+        pairs = pairs.join(cluster, on=f"{side}_id", how="left").with_columns(
+            pl.col(f"{side}_group").fill_null("listing " + pl.col(f"{side}_id")), pl.col(f"{side}_size").fill_null(1)
+        )
+    groups = ("left_group", "right_group")
+    return pairs.with_columns(one=pl.min_horizontal(*groups), other=pl.max_horizontal(*groups))

@@ -1,0 +1,95 @@
+"""Templates to responses: everything that a stranger wrote is escaped, and no script but ours runs."""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from fastapi import Request
+from fastapi.responses import HTMLResponse
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from sosie.page.people import Person
+from sosie.page.queue import CAUSES, MEANING
+from sosie.report import words
+
+HERE = Path(__file__).parent
+STATIC = HERE / "static"
+
+# The page shares an origin with Airflow's API: it may load nothing but its own files, and send nowhere but to itself.
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; "
+    "frame-ancestors 'self'"
+)
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+
+@lru_cache(maxsize=1)
+def environment() -> Environment:
+    made = Environment(
+        loader=FileSystemLoader(HERE / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters.update(
+        number=words.number,
+        compact=words.compact,
+        percent=words.percent,
+        seconds=words.seconds,
+        size=words.size,
+        plain=words.plain,
+        moment=words.moment,
+        price=words.price,
+        hour=words.hour,
+        path=lambda text: quote(text, safe=""),
+        ago=ago,
+    )
+    made.globals.update(words=words, causes=CAUSES, meaning=MEANING, spark=spark, asset=_asset_version())
+    return made
+
+
+def show(request: Request, person: Person, template: str, *, status: int = 200, **context: Any) -> HTMLResponse:
+    """The template as a response. `root` is where the page is mounted."""
+    html = (
+        environment()
+        .get_template(f"{template}.html.j2")
+        .render(root=request.scope.get("root_path", ""), person=person, here=template, **context)
+    )
+    return HTMLResponse(html, status_code=status, headers=HEADERS)
+
+
+def ago(seconds: float) -> str:
+    """How long since, in one unit."""
+    for unit, length in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
+        if seconds >= length:
+            return words.plural(int(seconds // length), unit) + " ago"
+    return "just now"
+
+
+def spark(values: list[float], width: int = 120, height: int = 28) -> str:
+    """Points of a polyline over `values`, oldest left, within `width` × `height` pixels."""
+    if not values:
+        return ""
+    low, high = min(values), max(values)
+    span, step = (high - low) or 1.0, width / max(1, len(values) - 1)
+    return " ".join(
+        f"{place * step:.1f},{height - 2 - (value - low) / span * (height - 4):.1f}"
+        for place, value in enumerate(values)
+    )
+
+
+def _asset_version() -> str:
+    """Changes with the files, so that a browser may keep them for ever."""
+    import hashlib
+
+    digest = hashlib.sha256()
+    for file in sorted(STATIC.iterdir()):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:12]

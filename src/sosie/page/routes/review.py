@@ -1,0 +1,133 @@
+"""The queue: one pair in full, what comes next, and what a reviewer says."""
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+from urllib.parse import urlencode
+
+import polars as pl
+from fastapi import APIRouter, Depends, Form, Query, Request
+from fastapi.responses import RedirectResponse, Response
+
+from sosie import judgements
+from sosie.page import judging
+from sosie.page.people import Person, judges
+from sosie.page.queue import CAUSES
+from sosie.page.render import show
+from sosie.report import words
+
+if TYPE_CHECKING:
+    from sosie.page.app import Page
+
+PER_PAGE = 12
+SIDES = ["left_id", "right_id"]
+Cause = Literal["", "unsure", "weak_link", "too_large", "judged_different"]
+Id = Annotated[str, Form(min_length=1, max_length=512)]
+
+
+def routes(page: "Page") -> APIRouter:
+    router, store, leases = APIRouter(), page.store, page.leases
+    reader, judge = Depends(page.identify), Depends(judges(page.identify))
+
+    @router.get("/review")
+    def review(
+        request: Request,
+        person: Annotated[Person, reader],
+        cause: Annotated[Cause, Query()] = "",
+        left: Annotated[str, Query(max_length=512)] = "",
+        right: Annotated[str, Query(max_length=512)] = "",
+        number: Annotated[int, Query(ge=1, alias="page")] = 1,
+    ) -> Response:
+        """One pair in full: the named one, or the most valuable that nobody else is looking at."""
+        everything = store.queue()
+        counts = dict(everything.group_by("cause").len().iter_rows())
+        waiting = everything.filter(pl.col("cause") == cause) if cause else everything
+        if person.may_judge:
+            waiting = waiting.join(leases.not_for(person.name), on=SIDES, how="anti", maintain_order="left")
+        current, holder = (judgements.ordered(left, right), "") if left and right else (None, "")
+        if current is None and waiting.height:
+            current, holder = _next(waiting, person)
+        elif current is not None and person.may_judge:
+            holder = leases.take(current, person.name)
+        rest = waiting
+        if current is not None:
+            rest = waiting.filter((pl.col("left_id") != current[0]) | (pl.col("right_id") != current[1]))
+        ahead = rest.slice((number - 1) * PER_PAGE, PER_PAGE).to_dicts()
+        ids = {row[side] for row in ahead for side in SIDES} | set(current or ())
+        items = store.listings(ids)
+        mine = judging.latest_of(store, person) if person.may_judge else None
+        return show(
+            request,
+            person,
+            "review",
+            counts={name: counts.get(name, 0) for name in CAUSES},
+            total=everything.height,
+            cause=cause,
+            pair=_full(everything, current, items) if current else None,
+            holder=holder if holder not in ("", person.name) else "",
+            ahead=[{**row, "left": items[row["left_id"]], "right": items[row["right_id"]]} for row in ahead],
+            page=number,
+            pages=max(1, -(-rest.height // PER_PAGE)),
+            mine=mine if mine and not judging.used(store, mine["when"]) else None,
+        )
+
+    def _next(waiting: pl.DataFrame, person: Person) -> tuple[tuple[str, str], str]:
+        """The first that can be had; two who ask at once get two."""
+        for pair in waiting.select(SIDES).head(20).iter_rows():
+            if not person.may_judge or leases.take((pair[0], pair[1]), person.name) == person.name:
+                return (pair[0], pair[1]), ""
+        first = waiting.select(SIDES).row(0)
+        return (first[0], first[1]), "somebody else"
+
+    def _full(everything: pl.DataFrame, current: tuple[str, str], items: dict[str, Any]) -> dict[str, Any]:
+        left, right = current
+        queued = everything.filter((pl.col("left_id") == left) & (pl.col("right_id") == right))
+        held = store.pair(left, right) or {}
+        reasons = sorted(held.get("reasons") or (), key=lambda one: -abs(one["contribution"] or 0.0))[:6]
+        said = judging.last(store, left, right)
+        titles = words.compared(items[left].title, items[right].title)
+        return {
+            "left": items[left],
+            "right": items[right],
+            "titles": titles,
+            "score": held.get("score"),
+            "blocked_by": held.get("blocked_by") or (),
+            "reasons": reasons,
+            "most": max((abs(one["contribution"] or 0.0) for one in reasons), default=1.0) or 1.0,
+            "labels": words.reasons() if reasons else {},
+            "queued": queued.row(0, named=True) if queued.height else None,
+            "said": said,
+            "seen": judging.seen(said),
+        }
+
+    @router.post("/review/judge")
+    def judged(
+        request: Request,
+        person: Annotated[Person, judge],
+        left: Id,
+        right: Id,
+        verdict: Annotated[Literal["same", "different"], Form()],
+        seen: Annotated[str, Form(max_length=64)] = "",
+        note: Annotated[str, Form(max_length=500)] = "",
+        cause: Annotated[Cause, Form()] = "",
+    ) -> Response:
+        judging.judge(store, person, left, right, verdict, seen, note)
+        leases.release(judgements.ordered(left, right), person.name)
+        return _on(request, cause)
+
+    @router.post("/review/skip")
+    def skipped(
+        request: Request, person: Annotated[Person, judge], left: Id, right: Id, cause: Annotated[Cause, Form()] = ""
+    ) -> Response:
+        leases.skip(judgements.ordered(left, right), person.name)
+        return _on(request, cause)
+
+    @router.post("/review/undo")
+    def undone(request: Request, person: Annotated[Person, judge], cause: Annotated[Cause, Form()] = "") -> Response:
+        left, right = judging.undo(store, person)
+        return _on(request, cause, left=left, right=right)
+
+    return router
+
+
+def _on(request: Request, cause: str, **query: str) -> Response:
+    told = urlencode({**({"cause": cause} if cause else {}), **query})
+    return RedirectResponse(f"{request.scope.get('root_path', '')}/review{'?' if told else ''}{told}", 303)

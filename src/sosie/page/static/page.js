@@ -1,0 +1,44 @@
+"use strict";
+// Everything works without this file; it adds keys and a closer look.
+(() => {
+  const zoom = document.querySelector("dialog.zoom");
+  const links = [...document.querySelectorAll("a[data-zoom]")];
+
+  const look = () => {
+    if (!zoom || !links.length) return;
+    zoom.querySelector(".large").replaceChildren(...links.map((link) => {
+      const box = document.createElement("button");
+      const picture = document.createElement("img");
+      picture.src = link.href;
+      picture.alt = link.querySelector("img").alt;
+      box.type = "button";
+      box.title = "Twice the size";
+      box.append(picture);
+      box.addEventListener("click", (event) => {
+        const at = { x: event.offsetX / box.clientWidth, y: event.offsetY / box.clientHeight };
+        box.classList.toggle("twice");
+        box.scrollTo(at.x * (box.scrollWidth - box.clientWidth), at.y * (box.scrollHeight - box.clientHeight));
+      });
+      return box;
+    }));
+    zoom.showModal();
+  };
+  for (const link of links) {
+    link.addEventListener("click", (event) => { event.preventDefault(); look(); });
+  }
+
+  document.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey || event.repeat || zoom?.open) return;
+    if (event.target.closest("input, textarea, select")) return;
+    const key = event.key.toLowerCase();
+    if (key === "z") { event.preventDefault(); look(); return; }
+    document.querySelector(`button[data-key="${CSS.escape(key)}"]`)?.click();
+  });
+
+  // One press, one judgement.
+  document.addEventListener("submit", (event) => {
+    if (event.target.dataset.sent) event.preventDefault();
+    event.target.dataset.sent = "yes";
+  });
+  addEventListener("pageshow", () => document.querySelectorAll("form[data-sent]").forEach((form) => delete form.dataset.sent));
+})();

@@ -1,0 +1,93 @@
+"""What the page reads: rows by scans that filter first, and small frames that are kept until a table moves on."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any, TypeVar
+
+import polars as pl
+
+from sosie import judgements
+from sosie.page import queue
+from sosie.page.tables import OpenLake
+from sosie.settings import Settings, live_models
+from sosie.tables import CLUSTERS, JUDGEMENTS, LISTINGS, PAIRS, Table
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Item:
+    """A listing as a reviewer meets it."""
+
+    listing_id: str
+    title: str = ""
+    seller_id: str | None = None
+    marketplace: str | None = None
+    brand: str | None = None
+    gtin: str | None = None
+    category: str | None = None
+    price: float | None = None
+    currency: str | None = None
+    is_deleted: bool = False
+    image_hash: str | None = None
+
+
+FIELDS = list(Item.__dataclass_fields__)
+
+
+class Store:
+    """The lake as the page sees it. Safe to use from several threads."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._pinned = settings.models != live_models(settings.home)
+        self.lake = OpenLake(settings.lake_uri)
+        self._kept: dict[str, tuple[tuple[int, ...], Any]] = {}
+        self._locks: dict[str, Lock] = {}
+        self._guard = Lock()
+
+    @property
+    def settings(self) -> Settings:
+        """The settings with the models that are live now: this process outlives a promotion."""
+        if self._pinned:
+            return self._settings
+        return self._settings.model_copy(update={"models": live_models(self._settings.home)})
+
+    def derived(self, name: str, tables: Sequence[Table], make: Callable[[], T]) -> T:
+        """What `make` gives, made again only after one of `tables` has a new version."""
+        with self._guard:
+            lock = self._locks.setdefault(name, Lock())
+        with lock:
+            stamp = tuple(self.lake.version(table) for table in tables)
+            held = self._kept.get(name)
+            if held is None or held[0] != stamp:
+                held = (stamp, make())
+                self._kept[name] = held
+        made: T = held[1]
+        return made
+
+    def queue(self) -> pl.DataFrame:
+        """All that waits for a person (see `queue.build`), most valuable first."""
+        waiting = self.derived("waiting", (PAIRS, CLUSTERS), lambda: queue.waiting(self.lake))
+        return self.derived(
+            "queue",
+            (PAIRS, CLUSTERS, JUDGEMENTS),
+            lambda: queue.ranked(waiting, self.standing(), self.lake, self._settings.clusters.max_size),
+        )
+
+    def standing(self) -> pl.DataFrame:
+        """The judgements that hold, one a pair."""
+        return self.derived("standing", (JUDGEMENTS,), lambda: judgements.standing(self.lake))
+
+    def listings(self, ids: Iterable[str]) -> dict[str, Item]:
+        """Each of `ids`; one that the lake does not hold appears by its id alone."""
+        found = {listing_id: Item(listing_id) for listing_id in ids}
+        for row in self.lake.lookup(LISTINGS, "listing_id", list(found), columns=FIELDS).iter_rows(named=True):
+            found[row["listing_id"]] = Item(**{**row, "title": row["title"] or ""})
+        return found
+
+    def pair(self, left: str, right: str) -> dict[str, Any] | None:
+        """The decided pair as the lake holds it."""
+        rows = self.lake.read(PAIRS, (pl.col("left_id") == left) & (pl.col("right_id") == right))
+        return rows.row(0, named=True) if rows.height else None

@@ -1,0 +1,66 @@
+"""Quarantined rows sent through the pipeline again: they land as a file that the next run takes like any other.
+
+Worth it after whatever refused them was mended: a rule, a setting, a picture's server.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from sosie.errors import TerminalError
+from sosie.lake import Lake
+from sosie.settings import Settings
+from sosie.tables import FEED, FEED_REQUIRED, QUARANTINE, RUNS
+
+_NAME = re.compile(r"[^A-Za-z0-9_]+")
+
+
+@dataclass(frozen=True)
+class Replay:
+    """`file` lies below the landing folder; `waiting` until a run has taken it."""
+
+    file: str
+    waiting: bool
+
+
+def replays(settings: Settings, run_id: str, rule: str) -> list[Replay]:
+    """What was landed again of one rule's rows of an hour, oldest first."""
+    folder = settings.landing / run_id
+    found = sorted(folder.glob(f"replay-{_NAME.sub('-', rule)}-*.csv"), key=lambda path: (len(path.name), path.name))
+    paths = [path.relative_to(settings.landing).as_posix() for path in found]
+    files = Lake(settings.lake_uri).scan(RUNS).filter(pl.col("state") == "succeeded").select("files").explode("files")
+    taken = files.select(pl.col("files").struct.field("path")).collect().to_series()
+    return [Replay(path, path not in set(taken)) for path in paths]
+
+
+def replay(settings: Settings, run_id: str, rule: str) -> tuple[Replay, int]:
+    """Land the rows that broke `rule` in the hour `run_id` again; returns the file and how many rows it has.
+
+    Raises `TerminalError` where there are none, or where they were landed and no run has taken them yet.
+    """
+    done = replays(settings, run_id, rule)
+    if done and done[-1].waiting:
+        raise TerminalError(f"{done[-1].file} holds these rows already and waits for the next run.")
+    rows = Lake(settings.lake_uri).read(QUARANTINE, pl.col("run_id") == run_id, pl.col("rule") == rule)
+    rows = rows.unique(["source_file", "row_number"]).sort("source_file", "row_number")
+    if rows.is_empty():
+        raise TerminalError(f"Nothing of hour {run_id!r} is in quarantine by the rule {rule!r}.")
+    came = [json.loads(row) for row in rows["row"]]
+    given = [name for name in FEED if name in FEED_REQUIRED or any(row.get(name) is not None for row in came)]
+    text = pl.DataFrame(
+        [{name: _text(row.get(name)) for name in given} for row in came], schema=dict.fromkeys(given, pl.String)
+    )
+    folder: Path = settings.landing / run_id
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"replay-{_NAME.sub('-', rule)}-{len(done) + 1}.csv"
+    part = file.with_suffix(".part")
+    text.write_csv(part)
+    part.replace(file)
+    return Replay(file.relative_to(settings.landing).as_posix(), waiting=True), rows.height
+
+
+def _text(value: object) -> str | None:
+    return value if value is None or isinstance(value, str) else json.dumps(value)
