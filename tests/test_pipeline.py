@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from sosie import pipeline, tables
+from sosie import pipeline, replay, tables
 from sosie.decider import mlp
 from sosie.errors import BatchRejected
 from sosie.index import open_index
@@ -248,10 +248,27 @@ def test_bad_rows_and_a_huge_picture_are_put_aside_and_the_next_good_hour_runs(s
     assert set(listings["listing_id"]) == {"a0", "a1", "a2", "c1", "c2"}
     assert listings.filter(pl.col("image_hash").is_null())["listing_id"].sort().to_list() == ["c1", "c2"]
 
+    # The broken picture is mended, its rows are replayed: the next hour takes them beside its own.
+    Image.effect_noise((64, 64), 90).convert("RGB").save(shop / "pictures" / "broken.jpg")
+    (rule,) = put_aside.filter(pl.col("listing_id") == "c2")["rule"]
+    _, rows = replay.replay(first.settings, HOURS[0], rule)
     land(shop, HOURS[1], {"listing_id": "a3", "title": "Acme kettle 3 litre steel"})
     second = run_of(shop, HOURS[1])
     without_feast(second)
-    assert counts(second).changed == 1
+    assert (rows, counts(second).changed) == (1, 2)
+    held = second.lake.read(tables.LISTINGS, pl.col("listing_id") == "c2")
+    assert held["image_hash"].null_count() == 0
+    after = second.lake.read(tables.QUARANTINE, pl.col("run_id") == HOURS[0])
+    heeded = after.filter(pl.col("replayed_run") == HOURS[1])
+    assert (heeded["rule"].to_list(), heeded["listing_id"].to_list()) == ([rule], ["c2"])
+    assert not replay.replays(first.settings, HOURS[0], rule)[-1].waiting
+    assert rule not in replay.waiting(second.lake)["rule"].to_list()
+    without_feast(first)
+    assert (
+        second.lake.read(tables.QUARANTINE, pl.col("run_id") == HOURS[0])
+        .sort(tables.QUARANTINE.key)
+        .equals(after.sort(tables.QUARANTINE.key))
+    ), "an hour that is run again forgets no replay"
 
 
 def test_late_rows_and_deletes(shop: Path) -> None:

@@ -129,7 +129,7 @@ def evaluate(
             out.print(render(found))
 
 
-@app.command()
+@app.command(rich_help_panel="Pairs and people")
 def judge(
     one: Annotated[str, typer.Argument(help="A listing id.")],
     other: Annotated[str, typer.Argument(help="Another.")],
@@ -147,7 +147,7 @@ def judge(
         out.print(f"{left} and {right}: {verdict}. The next run applies it.", markup=False, highlight=False)
 
 
-@app.command()
+@app.command(rich_help_panel="Pairs and people")
 def explain(
     listing: Annotated[str, typer.Argument(help="A listing id.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON alone.")] = False,
@@ -167,7 +167,7 @@ def explain(
                 out.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-@app.command()
+@app.command(rich_help_panel="Models and stores")
 def models() -> None:
     """List the models that were trained here, with the figures that speak for or against each."""
     from sosie import registry
@@ -187,7 +187,7 @@ def models() -> None:
         out.print(f"{len(found)} registered." + (" Those that came with the repository are live." if shipped else ""))
 
 
-@app.command()
+@app.command(rich_help_panel="Models and stores")
 def promote(
     candidate: Annotated[str, typer.Argument(help="An id that `sosie models` lists.")],
     despite_gate: Annotated[bool, typer.Option("--despite-gate", help="Even where the gate failed.")] = False,
@@ -202,7 +202,7 @@ def promote(
         _tell_served(candidate, counts)
 
 
-@app.command()
+@app.command(rich_help_panel="Models and stores")
 def rollback(who: Annotated[str, typer.Option(help="Who says so.")] = "") -> None:
     """Serve again what was live before the last promotion."""
     from sosie import registry
@@ -219,3 +219,6 @@ def _tell_served(models: str, counts: dict[str, int]) -> None:
         + (f"All pairs were decided again: {listed(counts)}." if counts else "There is no catalogue yet."),
         highlight=False,
     )
+
+
+commands.register(app)

@@ -5,17 +5,21 @@ Worth it after whatever refused them was mended: a rule, a setting, a picture's 
 
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
 from sosie.errors import TerminalError
-from sosie.lake import Lake
+from sosie.lake import Lake, Written
 from sosie.settings import Settings
 from sosie.tables import FEED, FEED_REQUIRED, QUARANTINE, RUNS
 
 _NAME = re.compile(r"[^A-Za-z0-9_]+")
+
+FILE = r"^(?P<hour>[^/]+)/replay-(?P<rule>[A-Za-z0-9_-]+)-\d+\.csv$"
+"""Paths of such files below the landing folder."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,31 @@ def replay(settings: Settings, run_id: str, rule: str) -> tuple[Replay, int]:
     text.write_csv(part)
     part.replace(file)
     return Replay(file.relative_to(settings.landing).as_posix(), waiting=True), rows.height
+
+
+def waiting(lake: Lake) -> pl.DataFrame:
+    """run_id, rule, rows: what lies in quarantine and no run took again, by hour and rule."""
+    return (
+        lake.scan(QUARANTINE)
+        .filter(pl.col("replayed_run").is_null())
+        .group_by("run_id", "rule")
+        .agg(rows=pl.struct("source_file", "row_number").n_unique())
+        .sort("run_id", "rule")
+        .collect()
+    )
+
+
+def heed(lake: Lake, paths: Iterable[str], run_id: str) -> Written:
+    """Note in quarantine which run took the rows of these landing files again; files that are no replay are passed."""
+    origins = [found.groupdict() for path in paths if (found := re.match(FILE, path))]
+    if not origins:
+        return Written(0)
+    again = pl.DataFrame(origins, schema={"hour": pl.String, "rule": pl.String})
+    rows = lake.read(QUARANTINE, pl.col("run_id").is_in(again["hour"].unique().implode()))
+    slug = pl.col("rule").str.replace_all(_NAME.pattern, "-")
+    taken = rows.join(again, left_on=["run_id", slug], right_on=["hour", "rule"], how="semi")
+    taken = taken.with_columns(replayed_run=pl.lit(run_id))
+    return lake.upsert(QUARANTINE, taken, run_id=run_id)
 
 
 def _text(value: object) -> str | None:

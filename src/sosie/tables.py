@@ -91,7 +91,7 @@ QUARANTINE = Table(
     },
     required=frozenset({"run_id", "source_file", "row_number", "rule", "row"}),
     # A detail may name the time that a row was held against, which is another one in every try.
-    volatile=frozenset({"replayed_run", "detail"}),
+    volatile=frozenset({"detail"}),
 )
 
 

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import polars as pl
 
-from sosie import landing, pictures
+from sosie import landing, pictures, replay
 from sosie.errors import BatchRejected
 from sosie.listings import KINDS, detect, merge
 from sosie.pipeline.run import Run, Tally, log, step
@@ -43,9 +43,14 @@ def validate(run: Run, tally: Tally) -> None:
     except BatchRejected:
         _refuse(run, files)
         raise
-    quarantined = checked.quarantined.with_columns(run_id=pl.lit(run.id), replayed_run=pl.lit(None, dtype=pl.String))
+    quarantined = checked.quarantined.drop("replayed_run", strict=False).with_columns(run_id=pl.lit(run.id))
+    before = run.lake.read(QUARANTINE, pl.col("run_id") == run.id, columns=[*QUARANTINE.key, "replayed_run"])
+    quarantined = quarantined.join(before, on=QUARANTINE.key, how="left", maintain_order="left")
     run.staging.put("accepted", checked.accepted)
-    tally.written(run.lake.upsert(QUARANTINE, quarantined.select(*QUARANTINE.columns), run_id=run.id))
+    tally.written(
+        run.lake.upsert(QUARANTINE, quarantined.select(*QUARANTINE.columns), run_id=run.id),
+        replay.heed(run.lake, [file.path for file in files], run.id),
+    )
     tally.extra["files"] = [
         {"path": file.path, "sha256": file.sha256, "bytes": file.bytes, "rows": frame.height}
         for file, frame in zip(files, frames, strict=True)
@@ -92,7 +97,10 @@ def _refuse(run: Run, files: list[landing.LandingFile]) -> None:
 
 
 def _with_pictures(run: Run, rows: pl.DataFrame) -> pl.DataFrame:
-    """Add image_hash, image_phash and picture faults. A row that says nothing newer of its picture is not looked at."""
+    """Add image_hash, image_phash and picture faults.
+
+    A row that says nothing newer of its picture is not looked at, but where it is replayed since that picture failed.
+    """
     held = run.lake.lookup(
         LISTINGS,
         "listing_id",
@@ -102,7 +110,8 @@ def _with_pictures(run: Run, rows: pl.DataFrame) -> pl.DataFrame:
     rows = rows.join(
         held, on=["listing_id", "image_uri", "updated_at"], how="left", suffix="_held", maintain_order="left"
     )
-    wanted = pl.col("image_uri").is_not_null() & pl.col("known").is_null() & ~pl.col("is_deleted")
+    failed = pl.col("image_hash").is_null() & pl.col("source_file").str.contains(replay.FILE)
+    wanted = pl.col("image_uri").is_not_null() & (pl.col("known").is_null() | failed) & ~pl.col("is_deleted")
     uris = rows.select(pl.when(wanted).then("image_uri"))["image_uri"].to_list()
     seen = pictures.inspect(
         uris,
