@@ -59,12 +59,13 @@ def clustered(
     score: Floats,
     match_at: float,
     review_at: float,
+    rules: Clusters | None = None,
 ) -> dict[str, float]:
-    """Row, pairwise and B-cubed figures after clustering as the pipeline does it."""
+    """Row, pairwise and B-cubed figures after clustering as the pipeline does it, by its own rules or by `rules`."""
     known = score >= review_at
     verdict = pl.Series(np.where(score >= match_at, "match", "review").tolist(), dtype=pl.String)
     scored = pairs.select("left_id", "right_id", score=pl.Series(score), verdict=verdict).filter(pl.Series(known))
-    rules = Clusters()
+    rules = rules or Clusters()
     grouping = resolve(
         scored,
         pl.DataFrame(schema={"left_id": pl.String, "right_id": pl.String, "verdict": pl.String}),

@@ -31,7 +31,7 @@ from sosie.decider.model import (
 from sosie.decider.neighbourhood import FLOOR, surroundings
 from sosie.decider.text_features import Vocabulary
 from sosie.decider.titles import parse
-from sosie.settings import Blocking
+from sosie.settings import Blocking, Clusters
 from sosie.training.decider import boosting, measure
 from sosie.training.decider.boosting import Floats, Folds, Matrix, Shape, weight_of
 from sosie.training.decider.mlp import train_mlp
@@ -47,6 +47,8 @@ _EASY = 0.35
 """Pairs spelt less alike than this are easy, and there are many of them."""
 
 _SECOND_RATE = 0.05
+
+_LINKS = (0.2, 0.25, 0.3, 0.35, 0.4, 0.5)
 _PUSHES = [feature.push for feature in FEATURES]
 
 
@@ -121,6 +123,7 @@ def train(profile: Profile, pools: list[Pool], vocabulary: Vocabulary) -> None:
         },
         "knobs": {**knobs.model_dump(exclude={"threads"}), "seed": profile.seed},
         "match_at_curve": curve,
+        "min_mean_link_curve": link_curve(pools, score, match_at, review_at),
         "out_of_fold": measure.by_pool(pools, first.score, score, match_at, review_at),
         "importance": {"first": importance(first.booster), "second": importance(second.booster)},
         "limits": (
@@ -205,6 +208,21 @@ def fit_match(pools: list[Pool], score: list[Floats], review_at: float) -> tuple
     }  # fmt: skip
     good = [at for at, value in curve.items() if value >= max(curve.values()) - _NOISE]
     return max(good), {str(at): round(value, 4) for at, value in curve.items()}
+
+
+def link_curve(pools: list[Pool], score: list[Floats], match_at: float, review_at: float) -> dict[str, float]:
+    """Mean row F1 over all catalogues by the mean link that clusters must have: see `clusters.min_mean_link`."""
+    grouped = [(pool, own) for pool, own in zip(pools, score, strict=True) if pool.catalogue.has_groups]
+
+    def row_f1(link: float) -> float:
+        rules = Clusters(min_mean_link=link)
+        of_pools = [
+            measure.clustered(pool.catalogue, pool.pairs, own, match_at, review_at, rules)["row_f1"]
+            for pool, own in grouped
+        ]
+        return round(float(np.mean(of_pools)), 4)
+
+    return {str(link): row_f1(link) for link in _LINKS}
 
 
 def importance(booster: lightgbm.Booster) -> dict[str, float]:
