@@ -11,16 +11,22 @@ from urllib.parse import urlsplit
 
 from sosie.tables import (
     ALERTS,
+    CANONICAL_CHOICES,
     CHANGES,
     CLUSTER_EVENTS,
     CLUSTERS,
     DECISIONS,
+    HELD_MERGES,
     IMAGE_EMBEDDINGS,
     JUDGEMENTS,
     LISTINGS,
+    NEIGHBOURS,
     PAIRS,
     QUARANTINE,
+    RECIPES,
+    REGROUP,
     RUNS,
+    SILENCES,
     TEXT_EMBEDDINGS,
     Table,
 )
@@ -35,11 +41,11 @@ READS: dict[str, tuple[Table, ...]] = {
     "detect_changes": (LISTINGS,),
     "embed": (CHANGES, LISTINGS, *_VECTORS),
     "upsert_vectors": (CHANGES, LISTINGS, *_VECTORS),
-    "match": (CHANGES, LISTINGS, *_VECTORS, PAIRS, JUDGEMENTS),
-    "cluster": (CHANGES, LISTINGS, PAIRS, JUDGEMENTS, CLUSTERS, DECISIONS),
+    "match": (CHANGES, LISTINGS, *_VECTORS, NEIGHBOURS, RECIPES, PAIRS, JUDGEMENTS),
+    "cluster": (CHANGES, LISTINGS, PAIRS, REGROUP, JUDGEMENTS, CANONICAL_CHOICES, CLUSTERS, HELD_MERGES, DECISIONS),
     "publish_features": (CHANGES, *_VECTORS, DECISIONS),
     "report": (PAIRS, LISTINGS, CLUSTERS, CLUSTER_EVENTS, QUARANTINE, RUNS),
-    "alert": (RUNS, QUARANTINE, PAIRS, JUDGEMENTS, CLUSTERS, CLUSTER_EVENTS, CHANGES, LISTINGS, *_VECTORS, ALERTS),
+    "alert": (RUNS, QUARANTINE, PAIRS, JUDGEMENTS, CLUSTERS, CLUSTER_EVENTS, CHANGES, LISTINGS, *_VECTORS, ALERTS, SILENCES),
 }
 """Tables that each step reads."""
 
@@ -47,8 +53,8 @@ WRITES: dict[str, tuple[Table, ...]] = {
     "validate": (QUARANTINE,),
     "detect_changes": (LISTINGS, CHANGES),
     "embed": _VECTORS,
-    "match": (PAIRS,),
-    "cluster": (CLUSTERS, CLUSTER_EVENTS, DECISIONS),
+    "match": (NEIGHBOURS, PAIRS, RECIPES, REGROUP),
+    "cluster": (CLUSTERS, CLUSTER_EVENTS, DECISIONS, HELD_MERGES, REGROUP),
     "report": (RUNS,),
     "alert": (ALERTS,),
 }
