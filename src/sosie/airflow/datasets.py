@@ -45,7 +45,19 @@ READS: dict[str, tuple[Table, ...]] = {
     "cluster": (CHANGES, LISTINGS, PAIRS, REGROUP, JUDGEMENTS, CANONICAL_CHOICES, CLUSTERS, HELD_MERGES, DECISIONS),
     "publish_features": (CHANGES, *_VECTORS, DECISIONS),
     "report": (PAIRS, LISTINGS, CLUSTERS, CLUSTER_EVENTS, QUARANTINE, RUNS),
-    "alert": (RUNS, QUARANTINE, PAIRS, JUDGEMENTS, CLUSTERS, CLUSTER_EVENTS, CHANGES, LISTINGS, *_VECTORS, ALERTS, SILENCES),
+    "alert": (
+        RUNS,
+        QUARANTINE,
+        PAIRS,
+        JUDGEMENTS,
+        CLUSTERS,
+        CLUSTER_EVENTS,
+        CHANGES,
+        LISTINGS,
+        *_VECTORS,
+        ALERTS,
+        SILENCES,
+    ),
 }
 """Tables that each step reads."""
 
