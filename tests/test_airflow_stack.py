@@ -243,7 +243,7 @@ def test_hours_through_the_real_scheduler(running: Running, tmp_path: Path) -> N
     outcome = run("2026-01-09T00")
     assert {task.task_id: task.state for task in outcome.tasks} == {
         **dict.fromkeys(("validate", "detect_changes", "upsert_vectors", "match", "cluster"), "success"),
-        **dict.fromkeys(("publish_features", "report", "alert"), "success"),
+        **dict.fromkeys(("publish_features", "follow", "report", "alert"), "success"),
         "embed": "skipped",
     }
     with httpx.Client(trust_env=False, follow_redirects=True) as browser:
