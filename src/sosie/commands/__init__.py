@@ -5,6 +5,7 @@ import typer
 from sosie.commands.alerts import alerts, silence
 from sosie.commands.doctor import doctor
 from sosie.commands.features import features
+from sosie.commands.judgements import judgements
 from sosie.commands.metrics import metrics
 from sosie.commands.rebuild import rebuild
 from sosie.commands.sql import sql
@@ -16,3 +17,4 @@ def register(app: typer.Typer) -> None:
     for command in (rebuild, upkeep, doctor, alerts, silence, metrics, sql):
         app.command()(command)
     app.add_typer(features, name="features")
+    app.add_typer(judgements, name="judgements")

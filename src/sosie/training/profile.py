@@ -149,6 +149,14 @@ class Decider(Section):
     mlp_epochs: int
 
 
+class Judgements(Section):
+    """`held_back` is the share of the groups of judgements that no training sees, `weight` what those that are learnt
+    from count beside one dataset of labelled pairs."""
+
+    held_back: Share = 0.3
+    weight: float = Field(1.0, ge=0)
+
+
 class Profile(Section):
     name: str
     seed: int
@@ -156,6 +164,7 @@ class Profile(Section):
     text: Text
     image: Image
     decider: Decider
+    judgements: Judgements = Judgements()
     evaluate_seeds: int = Field(ge=1)
 
     @cached_property
@@ -166,6 +175,10 @@ class Profile(Section):
     def data(self, part: Literal["encoder", "decider", "test"]) -> Path:
         """The datasets of one part; no group is in two."""
         return self.work / "data" / part
+
+    def judged(self, part: Literal["learn", "held"]) -> Path:
+        """Judgements that the decider learns from, and those that only the evaluation reads."""
+        return self.work / "data" / "judged" / part
 
     @property
     def models(self) -> Path:
