@@ -96,6 +96,29 @@ def test_the_queue_is_what_the_lake_is_unsure_of_most_valuable_first(market: Mar
     assert queue["value"].is_sorted(descending=True)
 
 
+def test_who_judges_a_sample_is_told_nothing_of_what_is_thought_of_it(market: Market) -> None:
+    """By lot or to learn from, sure or unsure: a sample looks like every other one."""
+    much = market.settings.model_copy(update={"review": Review(learning_share=0.4, random_share=0.4)})
+    queue = Store(much).queue()
+    samples = queue.filter(pl.col("cause") == "sample")
+    assert queue.select(SIDES).is_unique().all()
+    sure = samples.filter(pl.col("score") > 0.9)
+    assert sure.height > 0
+    browser = client(much, "eve:j")
+    lists = browser.get("/review", params={"cause": "sample"}).text
+    for row in (sure.row(0, named=True), samples.filter(pl.col("score") < 0.9).row(0, named=True)):
+        page = browser.get("/review", params={"left": row["left_id"], "right": row["right_id"]}).text
+        assert "what is thought of it stays hidden" in page
+        shown = page[page.index('class="card pair"') : page.index('class="say"')]
+        for told in ("likely the same", "found by", "Both are in one cluster", "hang", 'class="weigh"', "No reasons"):
+            assert told not in shown
+    assert 'class="ahead"' in lists
+    assert not re.search(r'class="num">\d', lists[lists.index('class="ahead"') :])
+    other = queue.filter(pl.col("cause") == "unsure").row(0, named=True)
+    page = browser.get("/review", params={"left": other["left_id"], "right": other["right_id"]}).text
+    assert "likely the same product" in page
+
+
 def test_a_match_that_was_not_joined_waits_with_its_cause(tmp_path: Path) -> None:
     """Two clusters, two matches between them: one thing to judge; why depends on what is known of the clusters."""
     store = Store(load(home=tmp_path, clusters={"max_size": 4}))
