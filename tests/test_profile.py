@@ -42,3 +42,11 @@ def test_a_misspelt_knob_is_named(tmp_path: Path, recipe: str, knob: str, value:
     file.write_text(yaml.safe_dump(told))
     with pytest.raises(SettingsError, match=said):
         profile.load("small", file)
+
+
+def test_a_copy_under_another_name_works_elsewhere() -> None:
+    """Else the evaluation's trainings under other seeds would write over the very models that it measures."""
+    small = profile.load("small")
+    assert small.work.name == "small"
+    other = small.model_copy(update={"name": "small/evaluation/seeds/8"})
+    assert other.models == small.work / "evaluation" / "seeds" / "8" / "models"

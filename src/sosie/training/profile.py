@@ -3,7 +3,6 @@
 import argparse
 import sys
 from collections.abc import Callable, Generator
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -167,9 +166,9 @@ class Profile(Section):
     judgements: Judgements = Judgements()
     evaluate_seeds: int = Field(ge=1)
 
-    @cached_property
+    @property
     def work(self) -> Path:
-        """Everything that this profile's stages write."""
+        """Everything that this profile's stages write. Not cached: a copy under another name must not keep it."""
         return WORK / self.name
 
     def data(self, part: Literal["encoder", "decider", "test"]) -> Path:
