@@ -281,7 +281,7 @@ def test_no_judgement_no_second_decider(trained: Profile, tmp_path: Path) -> Non
     shutil.copytree(trained.data("decider"), bare.data("decider"))
     for name in ("text", "image"):
         shutil.copytree(trained.models / name, bare.models / name)
-    shutil.copytree(trained.work / "scratch", bare.work / "scratch")
+    shutil.copytree(trained.work / "scratch", bare.work / "scratch", dirs_exist_ok=True)
     stage.main(bare)
     assert not any((bare.models / stage.UNJUDGED).iterdir())
     for file in ("trees.txt", "second_trees.txt"):

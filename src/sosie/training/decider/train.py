@@ -8,7 +8,7 @@ of models that never saw the products in question, on pools that are scored whol
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import lightgbm
 import numpy as np
@@ -47,6 +47,8 @@ _NOISE = 0.001
 
 _EASY = 0.35
 """Pairs spelt less alike than this are easy, and there are many of them."""
+
+T = TypeVar("T")
 
 _SECOND_RATE = 0.05
 _PUSHES = [feature.push for feature in FEATURES]
@@ -117,7 +119,8 @@ def train(profile: Profile, pools: list[Pool], vocabulary: Vocabulary, name: str
     score = [each.copy() for each in first.score]
     for whole, kept, better in zip(score, near, second.score, strict=True):
         whole[kept] = better
-    review_at = fit_review(score, labels, weights, knobs.review_yield)
+    fair = _unpicked(pools, score), _unpicked(pools, labels), _unpicked(pools, weights)
+    review_at = fit_review(*fair, knobs.review_yield)
     match_at, curve = fit_match(pools, score, review_at)
     log.info("thresholds", match_at=match_at, review_at=review_at, curve=curve)
 
@@ -180,9 +183,15 @@ def step_of(
     labels = [pool.label for pool in pools]
     parts = Folds.over(pools, folds, shape.seed)
     odds = boosting.out_of_fold(values, pools, hard, weights, parts, names, pushes, shape, starts=starts)
-    calibration = calibrate(odds, labels, weights)
+    calibration = calibrate(_unpicked(pools, odds), _unpicked(pools, labels), _unpicked(pools, weights))
     booster = boosting.fit(values, labels, weights, hard, names, pushes, shape, starts=starts)
     return Step(booster, calibration, odds, [calibration.apply(_sigmoid(each)) for each in odds])
+
+
+def _unpicked(pools: Sequence[Pool], each: Sequence[T]) -> list[T]:
+    """What belongs to pools that no decider picked. People judge what one was unsure of, or what teaches: trees learn
+    from that, but among all candidates the odds of a score are others than among those."""
+    return [own for pool, own in zip(pools, each, strict=True) if pool.name != judged_pool.NAME]
 
 
 def look_again(pool: Pool, first: Floats) -> Matrix:
