@@ -10,9 +10,10 @@ asked about; the others are what every decider is measured on. People answer in 
 trained again by the hourly product's own recipe (`training.decider.train`), and chooses what is asked next.
 
 Arms: `learning` (uncertainty × diversity, `sampling.to_learn`), `uncertain` (the most uncertain first), `random` (by
-lot among all pairs that the lake would hold). Printed as JSON: the median over seeds of F1 over candidate pairs, of
-average precision and of row F1 on the products that nobody was asked about; `error_ratio` is 1 - F1 of an arm over
-1 - F1 of `random` with as many judgements, in the same run (below 1: the arm is better), `spread` its range over seeds.
+lot among all pairs that the lake would hold). Printed as JSON: medians over seeds of F1 over candidate pairs and row F1
+as the decider decides with the thresholds that come with it, and of average precision, which needs none, all on the
+products that nobody was asked about. `…_error_ratio` is 1 - figure of an arm over 1 - figure of `random` with as many
+judgements in the same run (below 1: the arm is better): median, least and largest over seeds.
 """
 
 import argparse
@@ -191,10 +192,10 @@ def summary(runs: list[dict[str, Any]], numbers: list[int]) -> dict[str, Any]:
 def arm_at(arms: list[dict[str, Any]], arm: str, number: int) -> dict[str, Any]:
     own, lot = [each[arm][number] for each in arms], [each["random"][number] for each in arms]
     told: dict[str, Any] = {name: median(one[name] for one in own) for name in own[0]}
-    for name, key in (("f1", "error_ratio"), ("row_f1", "row_error_ratio")):
+    for name in ("f1", "average_precision", "row_f1"):
         ratios = [(1 - one[name]) / max(1 - other[name], 1e-9) for one, other in zip(own, lot, strict=True)]
         if arm != "random":
-            told |= {key: median(ratios), f"{key}_spread": [round(min(ratios), 3), round(max(ratios), 3)]}
+            told[f"{name}_error_ratio"] = [median(ratios), round(min(ratios), 3), round(max(ratios), 3)]
     return told
 
 

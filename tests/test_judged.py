@@ -166,10 +166,14 @@ def test_a_damaged_or_foreign_export_is_refused(repository: Path, tmp_path: Path
     shutil.copytree(repository, copy)
     held = pin.folder(copy, pin.pinned(copy)["digest"])
     Judged.read(held).pairs.with_columns(label=~pl.col("label")).write_parquet(held / "pairs.parquet")
-    with pytest.raises(DatasetError, match=r"is not what judgements\.yaml pins; run `sosie judgements export` again"):
+    refused = r"is missing or not what judgements\.yaml pins; remove it and run `sosie judgements export` again"
+    with pytest.raises(DatasetError, match=refused):
+        pin.read_pinned(copy)
+    (held / "pairs.parquet").write_bytes(b"PAR1")
+    with pytest.raises(DatasetError, match=r"holds damaged judgements .* run `sosie judgements export`"):
         pin.read_pinned(copy)
     shutil.rmtree(held)
-    with pytest.raises(DatasetError, match=r"holds no exported judgements .* run `sosie judgements export`"):
+    with pytest.raises(DatasetError, match=refused):
         pin.read_pinned(copy)
     for damage in ("{", "[]", "other: 1"):
         (copy / pin.FILE).write_text(damage)

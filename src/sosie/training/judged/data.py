@@ -41,7 +41,9 @@ class Judged:
 
     @classmethod
     def read(cls, folder: Path) -> "Judged":
-        """Raises `DatasetError`."""
+        """No judgement where there is no such folder. Raises `DatasetError` where what is in it can't be read."""
+        if not folder.is_dir():
+            return cls.none()
         try:
             pairs, listings, around = (
                 pl.read_parquet(folder / f"{name}.parquet") for name in ("pairs", "listings", "around")
@@ -49,7 +51,7 @@ class Judged:
             about = json.loads((folder / "about.json").read_text())
         except (OSError, ValueError, pl.exceptions.PolarsError) as error:
             raise DatasetError(
-                f"{folder} holds no exported judgements ({error}); run `sosie judgements export`, then train again."
+                f"{folder} holds damaged judgements ({error}); remove it, then run `sosie judgements export` again."
             ) from None
         return cls(pairs, listings, around, about)
 

@@ -73,5 +73,8 @@ def read_pinned(repository: Path) -> tuple[Judged, Path | None]:
     place = folder(repository, str(digest))
     judged = Judged.read(place)
     if digest_of(judged) != digest:
-        raise DatasetError(f"{place} is not what judgements.yaml pins; run `sosie judgements export` again.")
+        raise DatasetError(
+            f"{place} is missing or not what {FILE} pins; remove it and run `sosie judgements export` again, "
+            "or `dvc pull` what was made of it."
+        )
     return judged, place
