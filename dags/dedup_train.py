@@ -10,6 +10,7 @@ changes nothing.
 | param | |
 |---|---|
 | `profile` | `full` needs the public datasets under `data/`; `small` needs nothing and takes minutes, to see that all works |
+| `judgements` | `pinned` (default; with a schedule `newest`) learns from what `judgements.yaml` pins, at first nothing; `newest` exports what people said until now and pins that |
 | `promote` | `never` (default) leaves it to a person; `if_gate_passes` lets new models take over that pass the gate |
 | `dry_run` | on by default; off by default where the DAG has a schedule |
 
@@ -17,9 +18,10 @@ changes nothing.
 
 | task | does | when it fails |
 |---|---|---|
+| `judgements` | exports the judgements of the lake where the newest are asked for; a dry run exports nothing | Clear the task. *judgements.yaml names no export*: run `sosie judgements export` in the repository. |
 | `reproduce` | `dvc repro evaluate@<profile>`: the stages whose code, knobs or data changed, and all after them | *A stage failed*: the log above the last line says which and why. Mend it and clear this task: what is done is not run again, what was interrupted goes on from its checkpoint. *Another DVC is at work* is retried. |
 | `register` | copies the models to the registry, with figures beside those of the live models on the same test data | Clear the task. |
-| `gate` | no test dataset worse by more than a standard error of row F1, and one at least better | It does not fail: a gate that isn't passed only skips `promote`. `sosie models` shows the figures. |
+| `gate` | no test dataset worse by more than a standard error of F1 (`gate.errors`), and one at least better; what was learnt from people made none worse | It does not fail: a gate that isn't passed only skips `promote`. `sosie models` shows the figures. |
 | `promote` | builds a second index where the vectors differ, switches to the new models in one step, and decides all pairs again | *Steps of an hour left no gap* is retried; what was embedded is kept. Clear the task: it goes on where it was. |
 
 A dry run skips all but itself; `promote` is skipped unless it was asked for and the gate passed.
@@ -55,6 +57,11 @@ from sosie.airflow import bridge, training
     tags=["sosie"],
 )
 def dedup_train() -> None:
+    @task
+    def judgements(params: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Pin what the decider learns from people."""
+        return training.judgements(params["judgements"], dry_run=params["dry_run"])
+
     @task(execution_timeout=training.LONG)
     def reproduce(params: dict[str, Any] | None = None) -> None:
         """Run the training stages that are not up to date."""
@@ -79,7 +86,7 @@ def dedup_train() -> None:
         return training.promote(candidate, params["promote"], who=run_id, passed=passed)
 
     candidate = register()
-    reproduce() >> candidate
+    judgements() >> reproduce() >> candidate
     promote(candidate, gate(candidate))
 
 

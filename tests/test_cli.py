@@ -17,7 +17,7 @@ runner = CliRunner()
 def test_help_names_every_command_and_imports_nothing_heavy() -> None:
     told = runner.invoke(app, ["--help"])
     assert told.exit_code == 0
-    for command in ("demo", "run", "simulate", "evaluate", "judge", "rebuild"):
+    for command in ("demo", "run", "simulate", "evaluate", "judge", "judgements", "rebuild"):
         assert command in told.output
     heavy = ("polars", "torch", "pandas", "feast", "airflow", "great_expectations", "onnxruntime", "pymilvus")
     code = f"import sys, sosie.cli; sys.exit(any(name in sys.modules for name in {heavy!r}))"

@@ -241,7 +241,7 @@ def tasks(dags: dict[str, Any]) -> dict[str, Any]:
 
 def test_the_training_flow(dags: dict[str, Any]) -> None:
     dag = dags["dedup_train"]
-    order = ["reproduce", "register", "gate", "promote"]
+    order = ["judgements", "reproduce", "register", "gate", "promote"]
     assert [task.task_id for task in dag.topological_sort()] == order
     for before, after in pairwise(order):
         assert after in dag.get_task(before).downstream_task_ids
@@ -255,6 +255,7 @@ def test_training_never_starts_by_itself_and_changes_nothing_unasked(
 
     assert {name: param.value for name, param in training.PARAMS.items()} == {
         "profile": "full",
+        "judgements": "pinned",
         "promote": "never",
         "dry_run": True,
     }

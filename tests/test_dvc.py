@@ -22,10 +22,10 @@ from sosie.training import outputs, release
 PROFILES = ("small", "full")
 STAGES = (
     "prepare", "pretrain_text", "train_text", "pretrain_image", "train_image", "fit_reduction", "export",
-    "train_decider", "evaluate",
+    "judgements", "train_decider", "evaluate",
 )  # fmt: skip
 PLUMBING = {
-    "src/sosie/__init__.py", "src/sosie/errors.py", "src/sosie/gate.py", "src/sosie/logs.py",
+    "src/sosie/__init__.py", "src/sosie/errors.py", "src/sosie/faults.py", "src/sosie/gate.py", "src/sosie/logs.py",
     "src/sosie/settings.py", "src/sosie/tables.py", "src/sosie/training/outputs.py", "src/sosie/training/profile.py",
     "src/sosie/training/torchvision_ops.py",
 }  # fmt: skip
@@ -45,7 +45,9 @@ def paths(graph: dict[str, Any], name: str, kind: str) -> set[str]:
 
 
 def params(graph: dict[str, Any], name: str) -> list[str]:
-    return [key for dep in graph[name].deps if hasattr(dep, "params") for key in dep.params]
+    """Knobs of params.yaml that a stage depends on."""
+    knobs = (dep for dep in graph[name].deps if hasattr(dep, "params") and dep.def_path == "params.yaml")
+    return [key for dep in knobs for key in dep.params]
 
 
 def module_of(graph: dict[str, Any], name: str) -> str:
@@ -75,6 +77,11 @@ def test_nobody_sees_what_he_must_not(graph: dict[str, Any], profile: str) -> No
     # The reduction of either kind is chosen, and the exported encoder measured, on groups that no encoder learned from.
     assert readers["decider"] == {"fit_reduction", "export", "train_decider", "evaluate"}
     assert "train_decider" not in readers["encoder"]
+    judged = {
+        part: {stage for stage in STAGES if f"{data}/judged/{part}" in paths(graph, f"{stage}@{profile}", "deps")}
+        for part in ("learn", "held")
+    }
+    assert judged == {"learn": {"train_decider", "evaluate"}, "held": {"evaluate"}}
     assert not any(
         path == data or path == f"var/training/{profile}" for name in graph for path in paths(graph, name, "deps")
     )

@@ -28,7 +28,7 @@ from sosie.page.thumbnails import original
 from sosie.pictures import PictureFault, Thumbnails
 from sosie.report.charts import Flow
 from sosie.report.counts import Counts
-from sosie.settings import PROJECT, load
+from sosie.settings import PROJECT, Review, load
 
 ATTACK = "<script>alert(1)</script><img src=x onerror=alert(2)> {{ 7*7 }}"
 SIDES = ["left_id", "right_id"]
@@ -87,12 +87,36 @@ def test_the_queue_is_what_the_lake_is_unsure_of_most_valuable_first(market: Mar
 
     review = market.lake.read(tables.PAIRS, pl.col("verdict") == "review").iter_rows(named=True)
     wanted = {(row["left_id"], row["right_id"]): value(row) for row in review}
-    queue = Store(market.settings).queue()
+    alone = market.settings.model_copy(update={"review": Review(learning_share=0, random_share=0)})
+    queue = Store(alone).queue()
     unsure = queue.filter(pl.col("cause") == "unsure")
     found = {(row["left_id"], row["right_id"]): row["value"] for row in unsure.iter_rows(named=True)}
     assert found == pytest.approx({pair: value for pair, value in wanted.items() if pair not in known})
     assert len(found) > 5
     assert queue["value"].is_sorted(descending=True)
+
+
+def test_who_judges_a_sample_is_told_nothing_of_what_is_thought_of_it(market: Market) -> None:
+    """By lot or to learn from, sure or unsure: a sample looks like every other one."""
+    much = market.settings.model_copy(update={"review": Review(learning_share=0.4, random_share=0.4)})
+    queue = Store(much).queue()
+    samples = queue.filter(pl.col("cause") == "sample")
+    assert queue.select(SIDES).is_unique().all()
+    sure = samples.filter(pl.col("score") > 0.9)
+    assert sure.height > 0
+    browser = client(much, "eve:j")
+    lists = browser.get("/review", params={"cause": "sample"}).text
+    for row in (sure.row(0, named=True), samples.filter(pl.col("score") < 0.9).row(0, named=True)):
+        page = browser.get("/review", params={"left": row["left_id"], "right": row["right_id"]}).text
+        assert "what is thought of it stays hidden" in page
+        shown = page[page.index('class="card pair"') : page.index('class="say"')]
+        for told in ("likely the same", "found by", "Both are in one cluster", "hang", 'class="weigh"', "No reasons"):
+            assert told not in shown
+    assert 'class="ahead"' in lists
+    assert not re.search(r'class="num">\d', lists[lists.index('class="ahead"') :])
+    other = queue.filter(pl.col("cause") == "unsure").row(0, named=True)
+    page = browser.get("/review", params={"left": other["left_id"], "right": other["right_id"]}).text
+    assert "likely the same product" in page
 
 
 def test_a_match_that_was_not_joined_waits_with_its_cause(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from sosie import settings as settings_module
 from sosie.artifacts import CARD, save
 from sosie.cli import EXIT_TERMINAL, app
 from sosie.errors import IndexUnavailable, ModelError, SettingsError, TerminalError
-from sosie.gate import Gate, Scores
+from sosie.gate import JUDGED, Gain, Gate, Scores
 from sosie.index import open_index
 from sosie.lake import Lake
 from sosie.registry import Source
@@ -70,6 +70,69 @@ def test_the_gate(new: dict, live: dict, passed: bool, said: str) -> None:
     assert verdict.passed is passed
     with pytest.raises(TerminalError, match=said):
         raise TerminalError(" ".join(verdict.reasons))
+
+
+def pairs_of(**f1: float) -> Scores:
+    return {name: {"f1": value, "f1_standard_error": 0.01} for name, value in f1.items()}
+
+
+@pytest.mark.parametrize(
+    ("new", "live", "passed", "said"),
+    [
+        (pairs_of(abt=0.84), pairs_of(abt=0.80), True, "abt: 0.8000 → 0.8400 ± 0.0100, better."),
+        (pairs_of(abt=0.70), pairs_of(abt=0.80), False, "abt: 0.8000 → 0.7000 ± 0.0100, worse."),
+        (pairs_of(), pairs_of(abt=0.80), True, "shopee: .* better.$"),
+        (pairs_of(abt=0.80), pairs_of(), True, "shopee: .* better.$"),
+    ],
+)
+def test_the_gate_compares_labelled_pairs_that_both_sides_measured(
+    new: Scores, live: Scores, passed: bool, said: str
+) -> None:
+    verdict = Gate().judge({**BETTER, **new}, {**WORSE, **live})
+    assert verdict.passed is passed
+    with pytest.raises(TerminalError, match=said):
+        raise TerminalError(" ".join(verdict.reasons))
+
+
+def test_the_gate_tells_what_judgements_did_and_refuses_harm() -> None:
+    def figures(row: float, macro: float, judged: float) -> Scores:
+        own = {"row_f1": row, "row_f1_standard_error": 0.01, "macro_f1": macro}
+        return {"shopee": own, **pairs_of(**{JUDGED: judged})}
+
+    helped = Gain(1_498, 642, figures(0.75, 0.951, 0.71), figures(0.752, 0.952, 0.83))
+    verdict = Gate().judge(BETTER, WORSE, helped)
+    assert verdict.passed
+    assert verdict.reasons[-1] == (
+        "2,140 judgements, 1,498 of them learnt from: F1 on the 642 held back 0.7100 → 0.8300 ± 0.0100, better; "
+        "catalogues' mean macro-F1 0.9510 → 0.9520."
+    )
+    for having, named in ((figures(0.70, 0.95, 0.83), "shopee"), (figures(0.75, 0.95, 0.60), JUDGED)):
+        refused = Gate().judge(BETTER, WORSE, Gain(10, 5, helped.without, having))
+        assert not refused.passed
+        assert refused.reasons[-1].endswith(f"; worse than without them on {named}.")
+        assert Gate(errors=20).judge(BETTER, WORSE, Gain(10, 5, helped.without, having)).passed
+
+
+def test_a_card_keeps_what_judgements_did(home: Settings, decider: Path) -> None:
+    gain = Gain(3, 1, pairs_of(judgements=0.5), pairs_of(judgements=0.6))
+    made = registry.register(home, decider, SOURCE, BETTER, WORSE, "ann", gain)
+    assert registry.find(home, made.id) == made
+    card = registry.folder(home, made.id) / "card.json"
+    old = {name: value for name, value in json.loads(card.read_text()).items() if name != "gain"}
+    card.write_text(json.dumps(old))
+    assert registry.find(home, made.id).gain is None, "a card of before judgements were learnt from"
+
+
+@pytest.mark.parametrize("damage", [b"{", b"", b"[]", b'{"id": null}', b'{"id": "a", "moves": [1]}', b"\xff\xfe"])
+def test_a_damaged_pointer_is_one_clear_sentence(home: Settings, damage: bytes) -> None:
+    pointer = home.home / "registry" / "live.json"
+    pointer.parent.mkdir(parents=True)
+    pointer.write_bytes(damage)
+    for ask in (lambda: load(home=home.home), lambda: registry.live_id(home), lambda: registry.committed(home)):
+        with pytest.raises(ModelError, match=r"live\.json is damaged, so nobody knows .* Restore it from a backup, or"):
+            ask()
+    pointer.unlink()
+    assert registry.live_id(home) is None
 
 
 def test_a_candidate_tells_where_it_came_from_and_how_it_measured(home: Settings, decider: Path) -> None:

@@ -21,8 +21,8 @@ from typing import Any, Literal
 
 from sosie.artifacts import Artifact
 from sosie.errors import SettingsError, TerminalError
-from sosie.gate import Gate, Scores, Verdict
-from sosie.settings import PROJECT, Settings, live_models
+from sosie.gate import Gain, Gate, Scores, Verdict
+from sosie.settings import PROJECT, Settings, live_models, live_pointer
 
 KINDS = {"text": "text-encoder", "image": "image-encoder", "decider": "decider"}
 """Folder of each model → its kind."""
@@ -41,7 +41,8 @@ class Source:
 
 @dataclass(frozen=True)
 class Candidate:
-    """Models in the registry. `scores` are theirs, `live_scores` those of the models that were `live` then."""
+    """Models in the registry. `scores` are theirs, `live_scores` those of the models that were `live` then, `gain` is
+    what judgements did where they learnt from some."""
 
     id: str
     versions: Mapping[str, str]
@@ -52,11 +53,13 @@ class Candidate:
     gate: Verdict
     who: str
     when: str
+    gain: Gain | None = None
 
     @classmethod
     def of(cls, card: Mapping[str, Any]) -> "Candidate":
         gate = Verdict(card["gate"]["passed"], tuple(card["gate"]["reasons"]))
-        return cls(**{**card, "source": Source(**card["source"]), "gate": gate})
+        gain = Gain(**card["gain"]) if card.get("gain") else None
+        return cls(**{**card, "source": Source(**card["source"]), "gate": gate, "gain": gain})
 
 
 def versions_of(models: Path) -> dict[str, str]:
@@ -84,7 +87,13 @@ def source_of(repository: Path, profile: str) -> Source:
 
 
 def register(
-    settings: Settings, models: Path, source: Source, scores: Scores, live_scores: Scores, who: str
+    settings: Settings,
+    models: Path,
+    source: Source,
+    scores: Scores,
+    live_scores: Scores,
+    who: str,
+    gain: Gain | None = None,
 ) -> Candidate:
     """Copy a trained models folder into the registry, with a card that tells whether it passes the gate.
 
@@ -99,9 +108,10 @@ def register(
         scores=scores,
         live=id_of(versions_of(settings.models)),
         live_scores=live_scores,
-        gate=Gate().judge(scores, live_scores),
+        gate=Gate(settings.gate.errors).judge(scores, live_scores, gain),
         who=who,
         when=_now(),
+        gain=gain,
     )
     place = folder(settings, candidate.id)
     if live_id(settings) == candidate.id:
@@ -204,10 +214,10 @@ def commit(settings: Settings, id_: str | None, how: str, who: str, versions: Ma
 def committed(settings: Settings) -> dict[str, str]:
     """Version of each model that was made live by the last switch; empty where there was none, or where settings name
     other models than the live ones."""
-    pointer = _root(settings) / "live.json"
-    if not pointer.exists() or settings.models != live_models(settings.home):
+    pointer = live_pointer(settings.home)
+    if not pointer or settings.models != live_models(settings.home):
         return {}
-    return dict(json.loads(pointer.read_text()).get("versions", {}))
+    return dict(pointer.get("versions", {}))
 
 
 def retired_at(settings: Settings, modality: str, version: str) -> datetime | None:
@@ -239,8 +249,7 @@ def _root(settings: Settings) -> Path:
 
 def _moves(settings: Settings) -> list[dict[str, Any]]:
     """Every promotion and rollback, oldest first: to (None is what came with the repository), how, who, when."""
-    pointer = _root(settings) / "live.json"
-    return list(json.loads(pointer.read_text())["moves"]) if pointer.exists() else []
+    return list(live_pointer(settings.home).get("moves", ()))
 
 
 def write(file: Path, content: Mapping[str, Any]) -> None:

@@ -6,7 +6,7 @@ A setting `embedding.batch_size` is `SOSIE_EMBEDDING__BATCH_SIZE` in the environ
 import json
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import (
@@ -16,7 +16,7 @@ from pydantic_settings import (
     YamlConfigSettingsSource,
 )
 
-from sosie.errors import SettingsError
+from sosie.errors import ModelError, SettingsError
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -139,6 +139,27 @@ class Rebuild(Section):
     compare_neighbours: int = Field(default=10, gt=0)
 
 
+class Gate(Section):
+    """When trained models may take the place of the live ones: no dataset worse by more than so many standard errors
+    of its F1."""
+
+    errors: float = Field(1.0, ge=0)
+
+
+class Review(Section):
+    """What people are asked. Of the queue, `learning_share` are pairs that a decider learns most from and
+    `random_share` are drawn from those that it is sure of, half of them matches, so that it can be measured."""
+
+    learning_share: Share = 0.2
+    random_share: Share = 0.05
+
+    @model_validator(mode="after")
+    def _within(self) -> "Review":
+        if self.learning_share + self.random_share > 0.9:
+            raise ValueError("review.learning_share and review.random_share leave less than a tenth to the queue")
+        return self
+
+
 class Upkeep(Section):
     """What `dedup_upkeep` keeps, and for how long. `None` is forever."""
 
@@ -183,6 +204,8 @@ class Settings(BaseSettings):
     alerts: Alerts = Alerts()
     metrics: Metrics = Metrics()
     report: Report = Report()
+    review: Review = Review()
+    gate: Gate = Gate()
     rebuild: Rebuild = Rebuild()
     upkeep: Upkeep = Upkeep()
 
@@ -230,9 +253,26 @@ class Settings(BaseSettings):
 
 def live_models(home: Path) -> Path:
     """The models that were promoted under `home` (see `sosie.registry`), else those that came with the repository."""
-    pointer = home / "registry" / "live.json"
-    promoted = json.loads(pointer.read_text())["id"] if pointer.exists() else None
-    return pointer.parent / promoted if promoted else PROJECT / "models"
+    promoted = live_pointer(home).get("id")
+    return home / "registry" / str(promoted) if promoted else PROJECT / "models"
+
+
+def live_pointer(home: Path) -> dict[str, Any]:
+    """What `registry/live.json` says: id, moves and versions; empty where there is none. Raises `ModelError`."""
+    file = home / "registry" / "live.json"
+    if not file.exists():
+        return {}
+    try:
+        held = json.loads(file.read_bytes())
+    except ValueError:  # JSON, or the bytes of its text
+        held = None
+    moves = held.get("moves") if isinstance(held, dict) else None
+    if held is None or "id" not in held or not isinstance(moves, list) or not all(isinstance(m, dict) for m in moves):
+        raise ModelError(
+            f"{file} is damaged, so nobody knows which models are live. Restore it from a backup, or remove it to "
+            "serve the models that came with the repository, and promote again."
+        )
+    return dict(held)
 
 
 @lru_cache(maxsize=1)

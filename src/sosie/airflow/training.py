@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from airflow.sdk import Param
 from airflow.sdk.exceptions import AirflowSkipException
@@ -34,6 +35,13 @@ PARAMS = {
     "profile": Param(
         "full", type="string", enum=["small", "full"], title="Profile", description="Which one of params.yaml to train."
     ),
+    "judgements": Param(
+        "pinned" if schedule() is None else "newest",
+        type="string",
+        enum=["pinned", "newest"],
+        title="Judgements",
+        description="What the decider learns from people: those that judgements.yaml pins, or the lake's of now.",
+    ),
     "promote": Param(
         "never",
         type="string",
@@ -48,6 +56,18 @@ PARAMS = {
         description="Only tell what changed, and so which stages would run.",
     ),
 }
+
+
+def judgements(which: str, *, dry_run: bool) -> dict[str, Any]:
+    """Pin the lake's judgements of now for the training where they are asked for; returns what is pinned."""
+    from sosie.settings import settings
+    from sosie.training.judged import export, pin
+
+    if which == "newest" and not dry_run:
+        export.export(settings())
+    told = pin.pinned(settings().repository)
+    log.info("Judgements to train with: %s", told if told["digest"] else "none")
+    return told
 
 
 def reproduce(profile: str, *, dry_run: bool) -> None:
@@ -68,16 +88,19 @@ def register(profile: str, who: str) -> str:
     from sosie import registry
     from sosie.settings import settings
     from sosie.training import scores
+    from sosie.training.judged import gain
 
     current = settings()
     work = current.repository / "var" / "training" / profile
+    learnt = work / "evaluation" / gain.FILE
     candidate = registry.register(
         current,
         work / "models",
         registry.source_of(current.repository, profile),
-        scores=scores.read(work / "evaluation" / "metrics.json"),
-        live_scores=scores.measure(work / "data" / "test", current.models),
+        scores={**scores.read(work / "evaluation" / "metrics.json"), **gain.judged_scores(learnt)},
+        live_scores=scores.measure(work / "data" / "test", current.models, work / "data" / "judged" / "held"),
         who=who,
+        gain=gain.read(learnt),
     )
     log.info("%s is registered: %s", candidate.id, candidate.versions)
     return candidate.id

@@ -7,6 +7,7 @@ import typer
 from sosie.commands.alerts import alerts, silence
 from sosie.commands.doctor import doctor
 from sosie.commands.features import features
+from sosie.commands.judgements import judgements
 from sosie.commands.metrics import metrics
 from sosie.commands.rebuild import rebuild
 from sosie.commands.replay import replay
@@ -24,3 +25,4 @@ def register(app: typer.Typer) -> None:
         for callback in callbacks:
             app.command(rich_help_panel=panel)(callback)
     app.add_typer(features, name="features", rich_help_panel="Models and stores")
+    app.add_typer(judgements, name="judgements", rich_help_panel="Pairs and people")

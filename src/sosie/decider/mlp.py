@@ -16,7 +16,7 @@ import polars as pl
 
 from sosie.artifacts import Artifact
 from sosie.decider.batch import Prepared
-from sosie.decider.model import DECIDED, Calibration, Decider, First
+from sosie.decider.model import Calibration, Decider, First, verdicts
 from sosie.decider.neighbourhood import FLOOR
 from sosie.decider.text_features import Vocabulary
 from sosie.tables import DIM
@@ -145,21 +145,7 @@ class MlpDecider(Decider):
         """As `Decider.decide`; pairs are scored by themselves, so `around` and `reasons` change nothing."""
         match, review = self.thresholds(match_at, review_at)
         score = self.first(pairs, listings, text_vectors, image_vectors).score
-        verdict = np.where(score >= match, "match", np.where(score >= review, "review", "no_match"))
-        blocked = pairs["blocked_by"] if "blocked_by" in pairs.columns else pl.Series([None] * pairs.height)
-        return pl.DataFrame(
-            {
-                "left_id": pairs["left_id"],
-                "right_id": pairs["right_id"],
-                "score": score,
-                "first_score": score,
-                "verdict": verdict.astype(object) if pairs.height else [],
-                "reasons": [None] * pairs.height,
-                "blocked_by": blocked.cast(pl.List(pl.String)),
-                "decider_version": pl.Series([self.version] * pairs.height, dtype=pl.String),
-            },
-            schema=DECIDED,
-        )
+        return self._decided(pairs, score, score, verdicts(score, match, review))
 
 
 def load(folder: Path, *, threads: int = 0) -> Decider:

@@ -205,18 +205,29 @@ class Decider:
         if len(values):
             second = self._second_trees.predict(values, num_threads=self.threads, raw_score=True)
             score[first.rows] = self.calibration.apply(_sigmoid(first.log_odds + second))
-        verdict = np.where(score >= match, "match", np.where(score >= review, "review", "no_match"))
+        verdict = verdicts(score, match, review)
         verdict[first.score < FLOOR] = "no_match"
-        blocked = pairs["blocked_by"] if "blocked_by" in pairs.columns else pl.Series([None] * pairs.height)
         told = self._reasons(values, first.rows, pairs.height, verdict != "no_match", reasons)
+        return self._decided(pairs, score, first.score, verdict, told)
+
+    def _decided(
+        self,
+        pairs: pl.DataFrame,
+        score: np.ndarray,
+        first_score: np.ndarray,
+        verdict: np.ndarray,
+        reasons: pl.Series | None = None,
+    ) -> pl.DataFrame:
+        """The rows that `decide` returns; without `reasons` no pair has any."""
+        blocked = pairs["blocked_by"] if "blocked_by" in pairs.columns else pl.Series([None] * pairs.height)
         return pl.DataFrame(
             {
                 "left_id": pairs["left_id"],
                 "right_id": pairs["right_id"],
                 "score": score,
-                "first_score": first.score,
+                "first_score": first_score,
                 "verdict": verdict.astype(object) if pairs.height else [],
-                "reasons": told,
+                "reasons": [None] * pairs.height if reasons is None else reasons,
                 "blocked_by": blocked.cast(pl.List(pl.String)),
                 "decider_version": pl.Series([self.version] * pairs.height, dtype=pl.String),
             },
@@ -269,6 +280,11 @@ class Decider:
             .join(told, on="row", how="left", maintain_order="left")["reasons"]
             .cast(pl.List(REASON))
         )
+
+
+def verdicts(score: np.ndarray, match_at: float, review_at: float) -> np.ndarray:
+    """match, review or no_match for each score."""
+    return np.where(score >= match_at, "match", np.where(score >= review_at, "review", "no_match"))
 
 
 def _sigmoid(log_odds: np.ndarray) -> np.ndarray:

@@ -24,7 +24,13 @@ log = structlog.get_logger(__name__)
 SHIPPED = "shipped"
 """What the models that came with the repository go by here."""
 
-FIGURES = {"row_f1": "Row F1", "row_precision": "Precision", "row_recall": "Recall", "bcubed_f1": "B-cubed F1"}
+FIGURES = {"row_f1": "F1", "row_precision": "Precision", "row_recall": "Recall", "bcubed_f1": "B-cubed F1"}
+
+
+def figure(of: Mapping[str, float | None], name: str) -> float | None:
+    """A figure of `FIGURES` by rows, or by pairs where the dataset is labelled pairs."""
+    by_rows = of.get(name)
+    return of.get(name.removeprefix("row_")) if by_rows is None else by_rows
 
 
 @dataclass(frozen=True)

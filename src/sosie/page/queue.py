@@ -1,26 +1,34 @@
 """What waits for a person, most valuable first.
 
 Two kinds: pairs that the decider is not sure of, and matches whose two ends were not joined. Of the latter, one stands
-for all matches between its two clusters, with the cause that kept them apart.
+for all matches between its two clusters, with the cause that kept them apart. Among them, a share of pairs is asked to
+learn from and to measure by (`sosie.sampling`); who judges such a pair is told nothing of what is thought of it.
 """
 
 import polars as pl
 
+from sosie import sampling
 from sosie.lake import Lake
-from sosie.tables import CLUSTERS, PAIRS
+from sosie.sampling import Shares
+from sosie.tables import CLUSTERS, LISTINGS, PAIRS
 
 CAUSES = {
     "unsure": "Unsure",
     "weak_link": "Weak link",
     "too_large": "Too large",
     "judged_different": "Judged apart",
+    "sample": "Sample",
 }
 MEANING = {
     "unsure": "The decider is not sure of this pair.",
     "weak_link": "This pair matches, but its two clusters hang together by too few matches to be joined.",
     "too_large": "This pair matches, but joining its two clusters would pass the limit of members.",
     "judged_different": "This pair matches, but a person said of other listings of the two clusters that they differ.",
+    "sample": "One of those that are asked to learn from and to measure by: what is thought of it stays hidden.",
 }
+SAMPLED_AT_MOST = 5_000
+"""Pairs of each kind that are kept in memory to sample from."""
+
 HELD_UNCERTAINTY = 0.25
 """What a held match counts at least: its score may be near 1, and still it divides two clusters."""
 
@@ -82,6 +90,52 @@ def ranked(waiting: pl.DataFrame, standing: pl.DataFrame, lake: Lake, max_size: 
         .select(*_SIDES, "score", "cause", "left_size", "right_size", "together", "more", "value")
         .sort("value", *_SIDES, descending=[True, False, False])
     )
+
+
+def sampled(lake: Lake) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+    """Pairs to learn from, sure matches and sure others, judged or not: the part that reads much.
+
+    Columns: left_id, right_id, score, first_score, left_size, right_size, `one`, `other`, and `kind`: the category, and
+    what speaks most strongly for or against.
+    """
+    category = lake.scan(LISTINGS).select(left_id="listing_id", category="category")
+    pairs = (
+        _placed(lake.scan(PAIRS), lake)
+        .join(category, on="left_id", how="left")
+        .select(
+            *_SIDES, "score", "first_score", "left_size", "right_size", *_GROUPS,
+            kind=pl.concat_str(
+                pl.col("category").fill_null(""),
+                pl.col("reasons").list.first().struct.field("feature").fill_null(""),
+                separator=" / ",
+            ),
+        )
+    )  # fmt: skip
+    sure = pl.col("first_score").is_between(sampling.OTHER_TO, sampling.MATCH_FROM, closed="none")
+    found = pairs.filter(~sure | pl.col("score").is_between(sampling.CERTAIN, 1 - sampling.CERTAIN)).collect()
+    unsure = sampling.to_learn(found, found.select(_SIDES).clear()).head(SAMPLED_AT_MOST)
+    matches, others = (sampling.sure(found, matches=wanted).head(SAMPLED_AT_MOST) for wanted in (True, False))
+    return unsure.drop("worth"), matches, others
+
+
+def asked(
+    ranked: pl.DataFrame,
+    sampled: tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame],
+    standing: pl.DataFrame,
+    shares: Shares,
+) -> pl.DataFrame:
+    """`ranked` with pairs to learn from and to measure by among them, whose cause is "sample"."""
+    unsure, matches, others = sampled
+    fresh = [each.join(standing, on=_SIDES, how="anti", maintain_order="left") for each in (matches, others)]
+    order = sampling.mixed(ranked, sampling.to_learn(unsure, standing), fresh[0], fresh[1], shares)
+    drawn = pl.concat([each.select(unsure.columns) for each in (unsure, matches, others)])
+    samples = drawn.unique(_SIDES, keep="first").select(
+        *_SIDES, "score", "left_size", "right_size",
+        cause=pl.lit("sample"), together=pl.col("one") == pl.col("other"), more=pl.lit(0, dtype=pl.Int64),
+        value=pl.lit(None, dtype=pl.Float64), sampled=pl.lit(True),
+    )  # fmt: skip
+    known = pl.concat([ranked.with_columns(sampled=pl.lit(False)), samples.select(*ranked.columns, "sampled")])
+    return order.join(known, on=[*_SIDES, "sampled"], how="left", maintain_order="left").select(ranked.columns)
 
 
 def _placed(pairs: pl.LazyFrame, lake: Lake) -> pl.LazyFrame:

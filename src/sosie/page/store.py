@@ -10,6 +10,7 @@ import polars as pl
 from sosie import judgements
 from sosie.page import queue
 from sosie.page.tables import OpenLake
+from sosie.sampling import Shares
 from sosie.settings import Settings, live_models
 from sosie.tables import CLUSTERS, JUDGEMENTS, LISTINGS, PAIRS, Table
 
@@ -68,13 +69,16 @@ class Store:
         return made
 
     def queue(self) -> pl.DataFrame:
-        """All that waits for a person (see `queue.build`), most valuable first."""
+        """All that waits for a person (see `queue.ranked`), most valuable first, and among it what is sampled."""
         waiting = self.derived("waiting", (PAIRS, CLUSTERS), lambda: queue.waiting(self.lake))
-        return self.derived(
-            "queue",
-            (PAIRS, CLUSTERS, JUDGEMENTS),
-            lambda: queue.ranked(waiting, self.standing(), self.lake, self._settings.clusters.max_size),
-        )
+        sampled = self.derived("sampled", (PAIRS, CLUSTERS), lambda: queue.sampled(self.lake))
+
+        def make() -> pl.DataFrame:
+            ranked = queue.ranked(waiting, self.standing(), self.lake, self._settings.clusters.max_size)
+            return queue.asked(ranked, sampled, self.standing(), Shares(asked.learning_share, asked.random_share))
+
+        asked = self._settings.review
+        return self.derived("queue", (PAIRS, CLUSTERS, JUDGEMENTS), make)
 
     def standing(self) -> pl.DataFrame:
         """The judgements that hold, one a pair."""

@@ -1,6 +1,7 @@
 """Stage `evaluate`: every model of both papers and ours on listings that no training stage saw.
 
     work/evaluation/metrics.json      method → dataset → figures
+    work/evaluation/judgements.json   what people's judgements changed: the decider without and with them
     work/evaluation/calibration.csv   how far Sosie's probabilities can be believed; -mlp.csv the perceptron's
     work/evaluation/match_at.csv      Sosie's figures by match threshold
     work/evaluation/evaluation.md     all of it for people; for profile `full` also docs/evaluation.md
@@ -9,6 +10,7 @@ Thresholds that come with no model are fitted on the decider's part of the data.
 work/evaluation/cache by encoder version and content, so a second run costs what changed.
 """
 
+import hashlib
 import json
 import math
 from collections.abc import Iterator
@@ -24,6 +26,7 @@ from sosie.evaluate.dataset import Dataset
 from sosie.evaluate.methods import METHODS, Figures, Outcome, Part, Task, applies, figures, run, run_pairs
 from sosie.evaluate.sosie_matcher import cluster, ruled
 from sosie.settings import PROJECT, Settings, load
+from sosie.training.judged import gain
 from sosie.training.profile import Profile, stage
 
 log = structlog.get_logger()
@@ -47,7 +50,9 @@ def main(profile: Profile) -> None:
     for name, file in (("sosie", "calibration.csv"), ("mlp", "calibration-mlp.csv")):
         calibration([found[name] for found in results.values() if name in found]).write_csv(out / file)
     by_threshold([(task, results[task.name]["sosie"]) for task in tasks], settings).write_csv(out / "match_at.csv")
-    (out / "metrics.json").write_text(json.dumps(as_metrics(results, spread), indent=2, allow_nan=False) + "\n")
+    told = as_metrics(results, spread)
+    (out / "metrics.json").write_text(json.dumps(told, indent=2, allow_nan=False) + "\n")
+    gain.write(gain.measure(profile, tasks, told["sosie"], settings, out / "cache"), out / gain.FILE)
     text = page.render(profile.name, results, spread, _costs(profile), profile.models)
     (out / "evaluation.md").write_text(text)
     if profile.name == "full":
@@ -107,14 +112,16 @@ def _seeds(profile: Profile, tasks: list[Task], settings: Settings, out: Path) -
     from sosie.training.decider import mlp, train
 
     results: Results = {task.name: {} for task in tasks}
+    learnt = (profile.judged("learn") / "about.json", profile.judged("learn") / "pairs.parquet")
     pools = None
     for seed in range(profile.seed + 1, profile.seed + profile.evaluate_seeds):
         other = profile.model_copy(update={"seed": seed, "name": f"{profile.name}/evaluation/seeds/{seed}"})
         made_from = {name: (profile.models / name / "model.json").read_text() for name in ("text", "image")}
+        made_from |= {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in learnt if file.is_file()}
         note = other.models / "made_from.json"
         if not note.exists() or json.loads(note.read_text()) != made_from:
             pools = pools or train.read_pools(profile)
-            train.train(other, *pools)
+            train.train(other, [*pools[0], *train.read_judged(profile, pools[1])], pools[1])
             mlp.train_mlp(other, *pools)
             note.write_text(json.dumps(made_from))
         for method in (method for method in METHODS if method.name in ("sosie", "mlp")):

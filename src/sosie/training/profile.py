@@ -2,10 +2,9 @@
 
 import argparse
 import sys
-from collections.abc import Callable
-from functools import cached_property
+from collections.abc import Callable, Generator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import structlog
 import yaml
@@ -90,13 +89,54 @@ class Text(Section):
     character: CharacterBert
 
 
+class Recipe(Section):
+    """Knobs of a trainer that has a value for each. As pairs it gives those that the profile names, in this order."""
+
+    def __iter__(self) -> Generator[tuple[str, Any], None, None]:
+        yield from ((name, value) for name, value in super().__iter__() if name in self.model_fields_set)
+
+
+class Mae(Recipe):
+    """The masked auto-encoder (`training.image.trainer.Recipe`): sizes in pixels, batches in pictures."""
+
+    reconstruct_epochs: int | None = None
+    contrast_epochs: int | None = None
+    whole_epochs: int | None = None
+    picture: int | None = None
+    stored_side: int | None = None
+    depth: int | None = None
+    patch: int | None = None
+    width: int | None = None
+    heads: int | None = None
+    reconstruct_batch: int | None = None
+    reconstruct_rate: float | None = None
+    contrast_batch: int | None = None
+    contrast_rate: float | None = None
+    temperature: float | None = None
+    weight_decay: float | None = None
+    neighbours: int | None = None
+
+
+class EfficientNet(Recipe):
+    """EfficientNet-B3 with ArcFace (`training.image.efficientnet.Recipe`)."""
+
+    epochs: int | float | None = None  # as it is written, as the model's card repeats it
+    picture: int | None = None
+    batch: int | None = None
+    rate: float | None = None
+    scale: float | None = None
+    margin: float | None = None
+    weight_decay: float | None = None
+    warmup: float | None = None
+
+
 class Image(Section):
-    """`encoder` is the one that is exported to be used; the recipes' fields are those of the trainers."""
+    """`encoder` is the one that is exported to be used."""
 
     encoder: Literal["mae", "efficientnet_b3"]
     threads: int = 0
-    mae: dict[str, int | float]
-    efficientnet_b3: dict[str, int | float | str]
+    mae: Mae
+    efficientnet_b3: EfficientNet
 
 
 class Decider(Section):
@@ -108,6 +148,14 @@ class Decider(Section):
     mlp_epochs: int
 
 
+class Judgements(Section):
+    """`held_back` is the share of the groups of judgements that no training sees, `weight` what those that are learnt
+    from count beside one dataset of labelled pairs."""
+
+    held_back: Share = 0.3
+    weight: float = Field(1.0, ge=0)
+
+
 class Profile(Section):
     name: str
     seed: int
@@ -115,16 +163,21 @@ class Profile(Section):
     text: Text
     image: Image
     decider: Decider
+    judgements: Judgements = Judgements()
     evaluate_seeds: int = Field(ge=1)
 
-    @cached_property
+    @property
     def work(self) -> Path:
-        """Everything that this profile's stages write."""
+        """Everything that this profile's stages write. Not cached: a copy under another name must not keep it."""
         return WORK / self.name
 
     def data(self, part: Literal["encoder", "decider", "test"]) -> Path:
         """The datasets of one part; no group is in two."""
         return self.work / "data" / part
+
+    def judged(self, part: Literal["learn", "held"]) -> Path:
+        """Judgements that the decider learns from, and those that only the evaluation reads."""
+        return self.work / "data" / "judged" / part
 
     @property
     def models(self) -> Path:

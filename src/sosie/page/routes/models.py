@@ -21,8 +21,9 @@ def routes(page: "Page") -> APIRouter:
     def listed(request: Request, person: Annotated[Person, reader]) -> Response:
         job = mover.job  # before what it changes is read, so that a job told as done is seen done
         return show(
-            request, person, "models", told=models.told(store), job=job, figures=models.FIGURES, side=models.SIDE
-        )
+            request, person, "models", told=models.told(store), job=job, figures=models.FIGURES, figure=models.figure,
+            side=models.SIDE,
+        )  # fmt: skip
 
     @router.get("/models/rollback")
     def ask_back(request: Request, person: Annotated[Person, reader]) -> Response:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 PER_PAGE = 12
 SIDES = ["left_id", "right_id"]
-Cause = Literal["", "unsure", "weak_link", "too_large", "judged_different"]
+Cause = Literal["", "unsure", "weak_link", "too_large", "judged_different", "sample"]
 Id = Annotated[str, Form(min_length=1, max_length=512)]
 
 
@@ -80,7 +80,9 @@ def routes(page: "Page") -> APIRouter:
     def _full(everything: pl.DataFrame, current: tuple[str, str], items: dict[str, Any]) -> dict[str, Any]:
         left, right = current
         queued = everything.filter((pl.col("left_id") == left) & (pl.col("right_id") == right))
-        held = store.pair(left, right) or {}
+        blind = queued.height > 0 and queued["cause"][0] == "sample"
+        # Who judges a sample must not lean on what is thought of it.
+        held = {} if blind else store.pair(left, right) or {}
         reasons = sorted(held.get("reasons") or (), key=lambda one: -abs(one["contribution"] or 0.0))[:6]
         said = judging.last(store, left, right)
         titles = words.compared(items[left].title, items[right].title)
@@ -94,6 +96,7 @@ def routes(page: "Page") -> APIRouter:
             "most": max((abs(one["contribution"] or 0.0) for one in reasons), default=1.0) or 1.0,
             "labels": words.reasons() if reasons else {},
             "queued": queued.row(0, named=True) if queued.height else None,
+            "blind": blind,
             "said": said,
             "seen": judging.seen(said),
         }

@@ -8,6 +8,7 @@ import hashlib
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,9 @@ from sosie.settings import Blocking, Validation
 from sosie.tables import DIM
 from sosie.vectors import frame
 
+if TYPE_CHECKING:
+    from sosie.pictures import Thumbnails
+
 log = structlog.get_logger()
 
 Mask = npt.NDArray[np.bool_]
@@ -36,6 +40,7 @@ class Catalogue:
     """Listings (with image_hash) and vectors (listing_id, vector) by modality.
 
     The truth is either each listing's group (`truth`), or a label on some pairs (`pairs`), as the literature has it.
+    `around` (left_id, right_id, first_score) are pairs of these listings that have no label and were scored before.
     """
 
     name: str
@@ -44,6 +49,7 @@ class Catalogue:
     pairs: pl.DataFrame
     text: pl.DataFrame
     image: pl.DataFrame
+    around: pl.DataFrame | None = None
 
     @property
     def has_groups(self) -> bool:
@@ -97,13 +103,18 @@ class Pool:
 
     @cached_property
     def sides(self) -> Ints:
-        ids = self.catalogue.listings["listing_id"]
-        rows = pl.DataFrame({"id": ids, "row": np.arange(len(ids))})
-        found = [
-            self.pairs.select(id=side).join(rows, on="id", how="left", maintain_order="left")["row"].to_numpy()
-            for side in ("left_id", "right_id")
-        ]
-        return np.stack(found, axis=1).astype(np.int64)
+        return _places(self.pairs, self.catalogue.listings["listing_id"])
+
+    @cached_property
+    def surrounding(self) -> tuple[Ints, npt.NDArray[np.float64], int]:
+        """Pairs around these that have no label: their sides [k, 2], first scores [k], and of how many listings. Those
+        that are none of the catalogue's are numbered after them."""
+        around, own = self.catalogue.around, self.catalogue.listings["listing_id"]
+        if around is None:
+            return np.empty((0, 2), np.int64), np.empty(0), len(own)
+        ends = pl.concat([around["left_id"], around["right_id"].alias("left_id")]).unique().sort()
+        ids = pl.concat([own.alias("id"), ends.filter(~ends.is_in(own.implode())).alias("id")])
+        return _places(around, ids), around["first_score"].to_numpy(), len(ids)
 
     def among(self, kept: Mask) -> "Pool":
         """The same with some of the pairs only."""
@@ -148,6 +159,16 @@ def candidates(catalogue: Catalogue, rules: Blocking, vocabulary: Vocabulary) ->
     return found.pairs
 
 
+def _places(pairs: pl.DataFrame, ids: pl.Series) -> Ints:
+    """Place of both sides of each pair among `ids`, int64 [pairs, 2]."""
+    rows = pl.DataFrame({"id": ids, "row": np.arange(len(ids))})
+    found = [
+        pairs.select(id=side).join(rows, on="id", how="left", maintain_order="left")["row"].to_numpy()
+        for side in ("left_id", "right_id")
+    ]
+    return np.stack(found, axis=1).astype(np.int64)
+
+
 def labelled(pairs: pl.DataFrame, truth: pl.DataFrame) -> Mask:
     """Whether both sides of each pair are in one true group."""
     sides = [
@@ -162,11 +183,7 @@ def _joined(ids: pl.Series, same: pl.DataFrame) -> Ints:
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 
-    rows = pl.DataFrame({"id": ids, "row": np.arange(len(ids))})
-    left, right = (
-        same.select(id=side).join(rows, on="id", how="left", maintain_order="left")["row"].to_numpy()
-        for side in ("left_id", "right_id")
-    )
+    left, right = _places(same, ids).T
     graph = coo_matrix((np.ones(len(left)), (left, right)), shape=(len(ids), len(ids)))
     return np.asarray(connected_components(graph, directed=False)[1], dtype=np.int64)
 
@@ -177,12 +194,13 @@ def read(path: Path, text_model: Path, image_model: Path, cache: Path) -> Catalo
     listings = dataset.listings.with_columns(title=clean_titles(pl.col("title")))
     listings, image = _pictures(listings, dataset, image_model, cache)
     titled = listings.filter(pl.col("title").str.len_chars() > 0)
-    text = frame(titled["listing_id"], _text_vectors(titled["title"], text_model, cache))
+    text = frame(titled["listing_id"], text_vectors(titled["title"], text_model, cache))
     log.info("read", dataset=dataset.name, listings=listings.height, pictures=image.height)
     return Catalogue(dataset.name, listings, dataset.truth, dataset.pairs, text, image)
 
 
-def _text_vectors(titles: pl.Series, model: Path, cache: Path) -> npt.NDArray[np.float32]:
+def text_vectors(titles: pl.Series, model: Path, cache: Path) -> npt.NDArray[np.float32]:
+    """float32 [titles, 128]."""
     from sosie.embedding.text import TextEncoder
 
     encoder = TextEncoder.load(model)
@@ -197,10 +215,8 @@ def _pictures(listings: pl.DataFrame, dataset: Dataset, model: Path, cache: Path
     """Listings with `image_hash` and `image_phash` as the pipeline has them, and the vectors of good pictures."""
     if not listings["image_uri"].count():
         return listings.with_columns(image_hash=pl.lit(None, pl.String)), frame(listings["listing_id"][:0], _NONE)
-    from sosie.embedding.image import ImageEncoder
     from sosie.pictures import Thumbnails, inspect
 
-    encoder = ImageEncoder.load(model)
     thumbnails = Thumbnails(str(cache / "pictures"))
     seen = inspect(listings["image_uri"].to_list(), root=str(dataset.root), thumbnails=thumbnails, rules=Validation())
     listings = listings.with_columns(
@@ -208,16 +224,25 @@ def _pictures(listings: pl.DataFrame, dataset: Dataset, model: Path, cache: Path
         image_phash=pl.coalesce(pl.Series([picture.image_phash for picture in seen], dtype=pl.String), "image_phash"),
     )
     hashes = listings["image_hash"].drop_nulls().unique().sort()
+    by_hash = image_vectors(hashes, thumbnails, model, cache)
+    vectors = listings.select("listing_id", "image_hash").join(by_hash, on="image_hash", maintain_order="left")
+    return listings, vectors.select("listing_id", "vector")
+
+
+def image_vectors(hashes: pl.Series, thumbnails: "Thumbnails", model: Path, cache: Path) -> pl.DataFrame:
+    """image_hash, vector of pictures that `thumbnails` hold."""
+    from sosie.embedding.image import ImageEncoder
+
+    encoder = ImageEncoder.load(model)
     file = cache / f"image-{encoder.version}-{_digest(hashes)}.npy"
     if not file.exists():
         parts = [
             encoder.encode([thumbnails.get(hash_) for hash_ in hashes[start : start + 1_024]], 32)
             for start in range(0, len(hashes), 1_024)
         ]
+        cache.mkdir(parents=True, exist_ok=True)
         np.save(file, np.concatenate([*parts, np.empty((0, DIM), np.float32)]))
-    by_hash = frame(hashes, np.load(file)).rename({"listing_id": "image_hash"})
-    vectors = listings.select("listing_id", "image_hash").join(by_hash, on="image_hash", maintain_order="left")
-    return listings, vectors.select("listing_id", "vector")
+    return frame(hashes, np.load(file)).rename({"listing_id": "image_hash"})
 
 
 def _digest(texts: pl.Series) -> str:

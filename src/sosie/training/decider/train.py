@@ -5,6 +5,7 @@ fitted on scores (the second step, isotonic calibration after Zadrozny and Elkan
 of models that never saw the products in question, on pools that are scored whole.
 """
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -33,9 +34,10 @@ from sosie.decider.text_features import Vocabulary
 from sosie.decider.titles import parse
 from sosie.settings import Blocking, Clusters
 from sosie.training.decider import boosting, measure
-from sosie.training.decider.boosting import Floats, Folds, Matrix, Shape, weight_of
+from sosie.training.decider.boosting import Floats, Folds, Matrix, Shape
 from sosie.training.decider.mlp import train_mlp
 from sosie.training.decider.pools import Mask, Pool, pool_of, read
+from sosie.training.judged import pool as judged_pool
 from sosie.training.profile import Profile, stage
 
 log = structlog.get_logger()
@@ -52,9 +54,18 @@ _LINKS = (0.2, 0.25, 0.3, 0.35, 0.4, 0.5)
 _PUSHES = [feature.push for feature in FEATURES]
 
 
+UNJUDGED = "decider-unjudged"
+"""The same recipe without what people said, to show what that is worth; an empty folder where they said nothing."""
+
+
 def main(profile: Profile) -> None:
     pools, vocabulary = read_pools(profile)
-    train(profile, pools, vocabulary)
+    judged = read_judged(profile, vocabulary)
+    train(profile, [*pools, *judged], vocabulary)
+    shutil.rmtree(profile.models / UNJUDGED, ignore_errors=True)
+    (profile.models / UNJUDGED).mkdir()
+    if judged:
+        train(profile, pools, vocabulary, UNJUDGED)
     train_mlp(profile, pools, vocabulary)
 
 
@@ -72,11 +83,22 @@ def read_pools(profile: Profile) -> tuple[list[Pool], Vocabulary]:
     return [pool_of(each, Blocking(), vocabulary) for each in (*catalogues, *gapped)], vocabulary
 
 
-def train(profile: Profile, pools: list[Pool], vocabulary: Vocabulary) -> None:
-    """Write work/models/decider."""
+def read_judged(profile: Profile, vocabulary: Vocabulary) -> list[Pool]:
+    """The pool of judgements to learn from, in a list; an empty one where there are none."""
+    cache = profile.work / "scratch" / "decider"
+    return judged_pool.pools(
+        profile.judged("learn"), profile.models / "text", profile.models / "image", cache, vocabulary
+    )
+
+
+def train(profile: Profile, pools: list[Pool], vocabulary: Vocabulary, name: str = "decider") -> None:
+    """Write work/models/<name>."""
     knobs = profile.decider
     shape = Shape(knobs.rounds, profile.seed, knobs.threads)
-    weights, labels = [weight_of(pool, shape) for pool in pools], [pool.label for pool in pools]
+    weights, labels = (
+        [judged_pool.weight_of(pool, shape, profile.judgements.weight) for pool in pools],
+        [pool.label for pool in pools],
+    )
     hard = [pool.label | (pool.features[:, NAMES.index("ngram_tfidf")] > _EASY) for pool in pools]
     first = step_of(pools, [pool.features for pool in pools], hard, weights, NAMES, _PUSHES, shape, knobs.folds)
 
@@ -96,11 +118,12 @@ def train(profile: Profile, pools: list[Pool], vocabulary: Vocabulary) -> None:
     score = [each.copy() for each in first.score]
     for whole, kept, better in zip(score, near, second.score, strict=True):
         whole[kept] = better
-    review_at = fit_review(score, labels, weights, knobs.review_yield)
+    fair = judged_pool.unpicked(pools, score), judged_pool.unpicked(pools, labels), judged_pool.unpicked(pools, weights)
+    review_at = fit_review(*fair, knobs.review_yield)
     match_at, curve = fit_match(pools, score, review_at)
     log.info("thresholds", match_at=match_at, review_at=review_at, curve=curve)
 
-    out = profile.models / "decider"
+    out = profile.models / name
     out.mkdir(parents=True, exist_ok=True)
     first.booster.save_model(str(out / TREES))
     second.booster.save_model(str(out / SECOND_TREES))
@@ -160,14 +183,18 @@ def step_of(
     labels = [pool.label for pool in pools]
     parts = Folds.over(pools, folds, shape.seed)
     odds = boosting.out_of_fold(values, pools, hard, weights, parts, names, pushes, shape, starts=starts)
-    calibration = calibrate(odds, labels, weights)
+    calibration = calibrate(
+        judged_pool.unpicked(pools, odds), judged_pool.unpicked(pools, labels), judged_pool.unpicked(pools, weights)
+    )
     booster = boosting.fit(values, labels, weights, hard, names, pushes, shape, starts=starts)
     return Step(booster, calibration, odds, [calibration.apply(_sigmoid(each)) for each in odds])
 
 
 def look_again(pool: Pool, first: Floats) -> Matrix:
     """Features of pairs worth a second look, with their surroundings, float32 [pairs, INPUTS]."""
-    return np.hstack([pool.features, surroundings(pool.sides, first, pool.catalogue.listings.height)])
+    around, known, listings = pool.surrounding
+    sides, score = np.concatenate([pool.sides, around]), np.concatenate([first, known])
+    return np.hstack([pool.features, surroundings(sides, score, listings)[: len(first)]])
 
 
 def calibrate(raw: list[Floats], labels: list[Mask], weights: list[Floats]) -> Calibration:
