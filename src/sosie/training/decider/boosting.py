@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import structlog
 
+from sosie.errors import DatasetError
 from sosie.training.decider.pools import Mask, Pool
 
 log = structlog.get_logger()
@@ -57,10 +58,15 @@ def fit(
 ) -> lightgbm.Booster:
     """Trees on all pools' rows, added to the log-odds in `starts` if given.
 
-    Of pairs that are not `hard` a share is drawn, and weighs the more.
+    Of pairs that are not `hard` a share is drawn, and weighs the more. Raises `DatasetError` where no pair is left.
     """
     random = np.random.default_rng(shape.seed)
     drawn = [mask | (random.random(len(mask)) < shape.easy_share) for mask in hard]
+    if not any(kept.any() for kept in drawn):
+        raise DatasetError(
+            "The decider has no pair to learn from: its data (data/decider) has too few listings for so many folds. "
+            "Give it more, or lower `decider.folds` in params.yaml."
+        )
     weight = np.concatenate(
         [
             np.where(mask, own, own / shape.easy_share)[kept]
