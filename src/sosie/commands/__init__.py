@@ -3,6 +3,7 @@
 import typer
 
 from sosie.commands.alerts import alerts, silence
+from sosie.commands.bench import bench
 from sosie.commands.doctor import doctor
 from sosie.commands.features import features
 from sosie.commands.metrics import metrics
@@ -13,6 +14,6 @@ from sosie.commands.upkeep import upkeep
 
 def register(app: typer.Typer) -> None:
     """Add them to the program."""
-    for command in (rebuild, upkeep, doctor, alerts, silence, metrics, sql):
+    for command in (rebuild, upkeep, doctor, alerts, silence, metrics, sql, bench):
         app.command()(command)
     app.add_typer(features, name="features")
