@@ -1,14 +1,15 @@
-"""Candidates: the first load's join in process, and the hourly search of the embedded Milvus, beside the bare libraries.
+"""Candidates: the first load's join in process, and the hourly search in Milvus Lite, beside the bare libraries.
 
     python benchmarks/candidates.py [--size small|standard|large] [--json FILE]
 
 First load: every listing asks for its nearest by title and by picture (`sosie.blocking.join`, as the pipeline does it
-where much of the catalogue asks), and the bare library is FAISS's exact search of the same vectors, with the same k,
-whose answer nobody reads. Hourly: a batch of changed listings asks the index (`VectorIndex.search`); the bare library is
+where much of the catalogue asks); the bare library is FAISS's exact search of the same vectors with the same k, whose
+answer nobody reads. Hourly: a batch of changed listings asks the index (`VectorIndex.search`); the bare library is
 pymilvus with the same batches on the same server. Vectors are simulated: 128 numbers of unit length in groups of five.
 """
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ import polars as pl
 
 from sosie import blocking
 from sosie.bench import Figure, Size, against, interleaved, script, within
-from sosie.index import VectorIndex, collection_name, open_index
+from sosie.index import collection_name, open_index, server
 from sosie.index.rows import BATCH
 from sosie.settings import load, settings
 from sosie.tables import DIM
@@ -71,20 +72,20 @@ def hourly(rows: int, tries: int) -> list[Figure]:
     queries, names = vectors[asking], [ids[int(place)] for place in asking]
     with tempfile.TemporaryDirectory(prefix="sosie-candidates-") as home:
         given = load(home=Path(home), milvus_timeout_seconds=300.0)
-        with open_index(given) as index:
+        with server.serve(given) as uri, open_index(given) as index:
             index.ensure("text", "bench")
             index.upsert("text", ids.to_list(), vectors)
-            bare = plain(index, queries, k)
+            bare = plain(uri, queries, k)
             taken = interleaved(tries, {"ours": lambda: index.search("text", names, queries, k), "bare": bare})
     note = f"{len(asking):,} of {rows:,} listings ask for {k} neighbours, one modality, Milvus Lite on loopback"
     return [against("hourly search", len(asking), "queries", taken["ours"], "pymilvus alone", taken["bare"], note=note)]
 
 
-def plain(index: VectorIndex, queries: Floats, k: int):  # noqa: ANN201
+def plain(uri: str, queries: Floats, k: int) -> Callable[[], None]:
     """The same search by pymilvus alone: same server, same batches, nothing done with the answer."""
     from pymilvus import MilvusClient
 
-    client = MilvusClient(uri=index.uri)
+    client = MilvusClient(uri=uri)
 
     def search() -> None:
         for start in range(0, len(queries), BATCH):
