@@ -53,7 +53,7 @@ def measure(size: Size) -> list[Figure]:
     asked, original = planted(rows, QUERIES[size], random)
     index = flat(rows)
     exact, plain = timed(index, asked)
-    lists = int(2 ** np.round(np.log2(4 * np.sqrt(count))))
+    lists = int(2 ** np.round(np.log2(2 * np.sqrt(count))))  # more of them weigh more than they save
     figures = []
     with tempfile.TemporaryDirectory() as folder:
         for name, build in {

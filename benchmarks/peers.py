@@ -10,7 +10,7 @@ else a simulated marketplace. Each matcher is a process of its own, from reading
 - Splink on DuckDB, in an environment that is made under var/bench/peers; the threshold fitted in the same way
 
 F1 is that of the groups that no model of ours saw in training, found in the whole pool. The peers' thresholds are
-fitted on the other groups of this very catalogue, Sosie's are not. A peer that can't be installed is left out, and said.
+fitted on the other groups of this very catalogue, Sosie's are not. A peer that can't be installed is left out.
 """
 
 import json

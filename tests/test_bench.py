@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from sosie.bench import Figure, against, interleaved, page, run, within
-from sosie.bench.table import number
+from sosie.bench.table import markdown, number
 from sosie.cli import EXIT_TERMINAL, app
 from sosie.errors import TerminalError
 
@@ -62,13 +62,16 @@ def test_a_benchmark_is_a_file_that_measures(tmp_path: Path) -> None:
     assert found.command == "sosie bench toy --size small"
     kept = run.record([found], "small")
     assert kept["benchmarks"][0]["figures"][0]["ratio"] == 0.75
+    assert "| toy | weight; of a toy | limit | 3 kg | 4 kg | 0.75 | ≤ 1 (met) |" in markdown(
+        {"toy": found.figures}, run.told([found], "small")
+    )
     page.write({"toy": found.figures}, tmp_path / "out" / "index.html")
     assert "toy: weight" in (tmp_path / "out" / "index.html").read_text()
 
 
 def test_one_that_fails_says_how_to_run_it_alone(tmp_path: Path) -> None:
     (tmp_path / "toy.py").write_text(TOY.replace("30.0", "1 / 0").replace("3.0", "1 / 0"))
-    with pytest.raises(TerminalError, match=r"python benchmarks/toy\.py --size small"):
+    with pytest.raises(TerminalError, match=r"benchmarks/toy\.py --size small"):
         list(run.run(["toy"], "small", tmp_path))
 
 

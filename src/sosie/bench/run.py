@@ -62,10 +62,11 @@ def _run(folder: Path, name: str, size: Size) -> Outcome:
     began = datetime.now(UTC)
     with TemporaryDirectory(prefix="sosie-bench-") as scratch:
         file = Path(scratch) / "figures.json"
-        command = [sys.executable, str(folder / f"{name}.py"), "--size", size, "--json", str(file)]
+        program = [sys.executable, "-m", "sosie.bench", str(folder / f"{name}.py")]
+        command = [*program, "--size", size, "--json", str(file)]
         ended = subprocess.run(command, cwd=PROJECT, stdout=subprocess.DEVNULL, check=False)
         if ended.returncode:
-            again = f"python benchmarks/{name}.py --size {size}"
+            again = f"python -m sosie.bench benchmarks/{name}.py --size {size}"
             raise TerminalError(
                 f"Benchmark {name} ended with {ended.returncode}; what it said stands above. Run {again}."
             )
@@ -87,6 +88,16 @@ def record(outcomes: Sequence[Outcome], size: Size) -> dict[str, Any]:
         },
         "benchmarks": [outcome.as_dict() for outcome in outcomes],
     }
+
+
+def told(outcomes: Sequence[Outcome], size: Size) -> str:
+    """The same in a sentence."""
+    kept = record(outcomes, size)
+    machine, commands = kept["machine"], ", ".join(f"`{each.command}`" for each in outcomes)
+    return (
+        f"Measured by {commands} at {kept['measured_at']}, on {machine['processor']} with {machine['cores']} cores, "
+        f"{machine['load_of_the_last_minute']} processes running or waiting in the minute before."
+    )
 
 
 def _processor() -> str:

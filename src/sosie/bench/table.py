@@ -33,6 +33,26 @@ def render(found: Mapping[str, Sequence[Figure]], title: str = "") -> Table:
     return table
 
 
+def markdown(found: Mapping[str, Sequence[Figure]], about: str) -> str:
+    """The figures as a page of the documentation; `about` says where, when and by which command they were measured."""
+    lines = [
+        "# Measured figures",
+        "",
+        about,
+        "",
+        "| benchmark | figure | beside | value | peer or limit | ratio | goal |",
+    ]
+    lines.append("|---|---|---|---|---|---|---|")
+    for benchmark, figures in found.items():
+        for each in figures:
+            state = "" if each.met is None else " (met)" if each.met else " (missed)"
+            told = each.name + (f"; {each.note}" if each.note else "")
+            values = f"{number(each.value)} {each.unit} | {number(each.peer_value)} {each.unit}"
+            cells = (benchmark, told, each.peer, values, number(each.ratio), goal(each) + state)
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
 def console() -> Console:
     """Wide enough for the table where nobody watches."""
     plain = Console()

@@ -13,6 +13,9 @@ def bench(
     name: Annotated[list[str] | None, typer.Argument(help="Benchmarks; all of them by default.")] = None,
     size: Annotated[str, typer.Option(help="small (seconds), standard (minutes) or large.")] = "standard",
     as_json: Annotated[Path | None, typer.Option("--json", help="Also write everything to this file.")] = None,
+    as_markdown: Annotated[
+        Path | None, typer.Option("--markdown", help="Also as a page, for the documentation.")
+    ] = None,
     listed: Annotated[bool, typer.Option("--list", help="Name the benchmarks and run none.")] = False,
 ) -> None:
     """Measure speed beside peers and limits; print a table, keep JSON and a diagram under var/bench."""
@@ -34,8 +37,11 @@ def bench(
             table.console().print(table.render({outcome.name: outcome.figures}, outcome.command))
             kept = json.dumps(run.record([outcome], known), indent=2) + "\n"
             (folder / f"{outcome.name}.json").write_text(kept)
-        page.write({each.name: each.figures for each in outcomes}, folder / "index.html")
+        found = {each.name: each.figures for each in outcomes}
+        page.write(found, folder / "index.html")
         if as_json:
             as_json.parent.mkdir(parents=True, exist_ok=True)
             as_json.write_text(json.dumps(run.record(outcomes, known), indent=2) + "\n")
+        if as_markdown:
+            as_markdown.write_text(table.markdown(found, run.told(outcomes, known)))
         out.print(f"Kept in {folder}; diagram: {folder / 'index.html'}", highlight=False, soft_wrap=True)
