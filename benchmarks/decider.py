@@ -1,21 +1,22 @@
 """Pairs a second of the deciders: trees on pair features over real candidates, and the perceptron on vectors alone.
 
-    python benchmarks/decider.py DATASET [--pairs 200000] [--threads 2] [--mlp models/decider-mlp]
+    python benchmarks/decider.py [--size small|standard|large] [--json FILE]
+    SOSIE_BENCH_DATASET=FOLDER SOSIE_BENCH_MLP=models/decider-mlp python benchmarks/decider.py
 
-DATASET is anything that `sosie evaluate` reads. Candidates are those of the hourly run, its first --pairs of them.
-`trees` is all that a verdict takes: pair features, both steps, surroundings; `trees_and_reasons` also why, for six
-features a pair. The perceptron's weights are drawn at random where there is no --mlp, which costs the same, over a
-million random pairs. Prints JSON; each `ratio` is to numpy's cosines of the same pairs' two vectors.
+The dataset is anything that `sosie evaluate` reads: data/shopee, or where that is absent a simulated marketplace.
+Candidates are those of the hourly run, the first of them. `trees` is all that a verdict takes: pair features, both
+steps, surroundings; `trees and reasons` also why, for six features a pair. The perceptron's weights are drawn at random
+where none are named, which costs the same. The peer is what any decider has to do at least: numpy's cosines of the same
+pairs' two vectors.
 """
 
-import argparse
-import json
-import time
-from collections.abc import Callable
+import os
+import tempfile
 from pathlib import Path
 
 import numpy as np
 
+from sosie.bench import Figure, Size, against, interleaved, script, within
 from sosie.decider.batch import vectors_of
 from sosie.decider.mlp import WEIGHTS, Floats, Ints, Perceptron, Sides
 from sosie.decider.model import Decider
@@ -23,58 +24,85 @@ from sosie.evaluate import datasets
 from sosie.evaluate.matching import Clock
 from sosie.evaluate.sosie_matcher import decide_all
 from sosie.evaluate.vectors import image_vectors, text_vectors, with_hashes
-from sosie.settings import load
+from sosie.settings import PROJECT, load
 from sosie.tables import DIM
 
+PAIRS: dict[Size, int] = {"small": 2_000, "standard": 100_000, "large": 1_000_000}
+LISTINGS: dict[Size, int] = {"small": 300, "standard": 5_000, "large": 1_000_000}
+RANDOM_PAIRS: dict[Size, int] = {"small": 10_000, "standard": 1_000_000, "large": 4_000_000}
+RANDOM_LISTINGS = 50_000
+TRIES: dict[Size, int] = {"small": 1, "standard": 3, "large": 5}
+TREES_GOAL, PERCEPTRON_GOAL = 20_000, 500_000
 WIDTHS = ((2 * DIM + 2, 32), (36, 64), (64, 32), (32, 1))
-RANDOM_PAIRS, RANDOM_LISTINGS = 1_000_000, 50_000
-TRIES = 3
+COSINES = "numpy, cosines alone"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("dataset", type=Path)
-    parser.add_argument("--pairs", type=int, default=200_000)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--mlp", type=Path)
-    options = parser.parse_args()
-    print(json.dumps({**trees(options.dataset, options.pairs, options.threads),
-                      "perceptron": perceptron(options.mlp, options.threads)}, indent=2))  # fmt: skip
+def measure(size: Size) -> list[Figure]:
+    with tempfile.TemporaryDirectory(prefix="sosie-decider-") as folder:
+        found = trees(dataset_of(Path(folder), LISTINGS[size]), PAIRS[size], TRIES[size])
+    named = os.environ.get("SOSIE_BENCH_MLP")
+    return [*found, *perceptron(Path(named) if named else None, RANDOM_PAIRS[size], TRIES[size])]
 
 
-def trees(path: Path, limit: int, threads: int) -> dict[str, object]:
+def dataset_of(folder: Path, most: int) -> Path:
+    """The dataset to take pairs of, cut to `most` listings where it is a single table."""
+    import polars as pl
+
+    from sosie.simulate import Marketplace, write
+
+    if named := os.environ.get("SOSIE_BENCH_DATASET"):
+        return Path(named)
+    shopee = PROJECT / "data" / "shopee" / "listings.csv"
+    if not shopee.exists():
+        write(folder, Marketplace(listings=min(most, 20_000), hours=1, with_pictures=False))
+        return folder
+    pl.read_csv(shopee).head(most).write_csv(folder / "shopee.csv")
+    return folder / "shopee.csv"
+
+
+def trees(path: Path, limit: int, tries: int) -> list[Figure]:
     settings, dataset = load(), datasets.load(path)
     pairs = decide_all(dataset, Clock(), settings).pairs.select("left_id", "right_id").head(limit)
     text, pictures = text_vectors(dataset.listings, settings)[0], image_vectors(dataset, settings)
     listings, image = with_hashes(dataset.listings, pictures), pictures.vectors if pictures else None
-    decider = Decider.load(settings.decider_model, threads=threads).in_catalogue(listings.height)
+    decider = Decider.load(settings.decider_model, threads=settings.embedding.threads).in_catalogue(listings.height)
     numbered = listings.select("listing_id").with_row_index("row")
     left, right = (
         pairs.join(numbered, left_on=side, right_on="listing_id", how="left", maintain_order="left")["row"].to_numpy()
         for side in ("left_id", "right_id")
     )
     both = [vectors_of(listings["listing_id"], each, name) for name, each in (("text", text), ("image", image))]
-    plain = _best(lambda: _cosines(both, left.astype(np.int64), right.astype(np.int64)))
-    found: dict[str, object] = {"dataset": dataset.name, "listings": listings.height, "pairs": pairs.height}
-    for name, reasons in (("trees", 0), ("trees_and_reasons", 6)):
-        seconds = _best(lambda reasons=reasons: decider.decide(pairs, listings, text, image, reasons=reasons))
-        found[name] = _told(pairs.height, seconds, plain)
-    return {**found, "threads": threads}
+    taken = interleaved(tries, {
+        "plain": lambda: _cosines(both, left.astype(np.int64), right.astype(np.int64)),
+        "trees": lambda: decider.decide(pairs, listings, text, image, reasons=0),
+        "trees and reasons": lambda: decider.decide(pairs, listings, text, image),
+    })  # fmt: skip
+    note = f"{pairs.height:,} candidate pairs of {listings.height:,} listings"
+    rate = pairs.height / taken["trees"]
+    return [
+        within("trees", rate, "pairs/s", TREES_GOAL, at_most=False, note=note),
+        *(
+            against(name, pairs.height, "pairs", taken[name], COSINES, taken["plain"], note=note)
+            for name in ("trees", "trees and reasons")
+        ),
+    ]
 
 
-def perceptron(folder: Path | None, threads: int) -> dict[str, object]:
+def perceptron(folder: Path | None, count: int, tries: int) -> list[Figure]:
     random = np.random.default_rng(7)
     sides = Sides.of(_units(random, RANDOM_LISTINGS), _units(random, RANDOM_LISTINGS))
-    left = np.sort(random.integers(RANDOM_LISTINGS, size=RANDOM_PAIRS))  # as blocking hands pairs over
-    right = random.integers(RANDOM_LISTINGS, size=RANDOM_PAIRS)
+    left = np.sort(random.integers(RANDOM_LISTINGS, size=count))  # as blocking hands pairs over
+    right = random.integers(RANDOM_LISTINGS, size=count)
     model = Perceptron.load(folder / WEIGHTS) if folder else _drawn(random)
-    seconds = _best(lambda: model.log_odds(sides, left, right, threads))
-    plain = _best(lambda: _cosines([sides.text, sides.image], left, right))
-    return {"pairs": RANDOM_PAIRS, **_told(RANDOM_PAIRS, seconds, plain)}
-
-
-def _told(pairs: int, seconds: float, plain: float) -> dict[str, float]:
-    return {"pairs_per_second": round(pairs / seconds), "ratio": round(seconds / plain, 2)}
+    taken = interleaved(tries, {
+        "ours": lambda: model.log_odds(sides, left, right, load().embedding.threads),
+        "plain": lambda: _cosines([sides.text, sides.image], left, right),
+    })  # fmt: skip
+    note = f"{count:,} random pairs of {RANDOM_LISTINGS:,} listings"
+    return [
+        within("perceptron", count / taken["ours"], "pairs/s", PERCEPTRON_GOAL, at_most=False, note=note),
+        against("perceptron", count, "pairs", taken["ours"], COSINES, taken["plain"], note=note),
+    ]
 
 
 def _cosines(vectors: list[Floats], left: Ints, right: Ints) -> list[Floats]:
@@ -91,14 +119,5 @@ def _drawn(random: np.random.Generator) -> Perceptron:
     return Perceptron(matrices, tuple(np.zeros(width, np.float32) for _, width in WIDTHS))
 
 
-def _best(work: Callable[[], object]) -> float:
-    seconds = []
-    for _ in range(TRIES):
-        started = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - started)
-    return min(seconds)
-
-
 if __name__ == "__main__":
-    main()
+    script(measure, __doc__)

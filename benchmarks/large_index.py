@@ -1,20 +1,18 @@
 """The `large` index profile in FAISS: bytes a vector in RAM and on disk, and what is found, beside exact search.
 
-    python benchmarks/large_index.py [--rows 200000] [--queries 2000] [--threads 2]
+    python benchmarks/large_index.py [--size small|standard|large] [--json FILE]      # 5,000, 100,000, 1,000,000 rows
 
 One bit a dimension in RAM (IVF, RaBitQ: 16 bytes, two factors, a row number), eight bits a dimension in a
 memory-mapped file (SQ8) that rank what the first pass brings. A cluster of Milvus 2.6 has both as IVF_RABITQ with
 `refine_type: SQ8` and mmap; neither Milvus Lite nor the server packaged for tests has, so FAISS stands in with the same
-parameters. Peers in the same run: float32 in RAM (the first paper's layout), IVF_SQ8, and HNSW over SQ8.
+parameters. Peers in the same run: exact search over float32 in RAM (the first paper's layout), and IVF_SQ8.
 
 Vectors are simulated: 128 numbers of unit length around centres, 50 a centre, as offers lie around kinds of products.
 Each query is a planted duplicate: a row turned until its cosine to the original is 0.95, 0.85 or 0.75. `found` is the
-share of queries whose original is among the ten nearest, `recall_at_10` the share of the ten exact ones. Prints JSON;
-`ram` is the size of the index as FAISS writes it, less what is memory-mapped. Seconds are ratios to exact search.
+share of queries whose original is among the ten nearest, `recall` the share of the ten exact ones. Bytes of RAM are the
+size of the index as FAISS writes it, less what is memory-mapped, for the two vectors of a listing.
 """
 
-import argparse
-import json
 import tempfile
 import time
 from collections.abc import Callable
@@ -25,6 +23,8 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
+from sosie.bench import Figure, Size, against, script
+
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
@@ -32,7 +32,10 @@ DIM, TOP, AROUND, COSINES = 128, 10, 50, (0.95, 0.85, 0.75)
 SPREAD = 0.08
 """Of a row around its centre, a dimension: neighbours of one centre have a cosine of about 0.55."""
 
-LISTINGS, MODALITIES = 200_000_000, 2
+ROWS: dict[Size, int] = {"small": 5_000, "standard": 100_000, "large": 1_000_000}
+QUERIES: dict[Size, int] = {"small": 200, "standard": 2_000, "large": 2_000}
+MODALITIES, RAM_GOAL, FOUND_GOAL = 2, 70.0, 0.99
+LARGE = "RaBitQ + SQ8 on disk"
 
 
 @dataclass(frozen=True)
@@ -44,48 +47,44 @@ class Profile:
     disk: int
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=200_000)
-    parser.add_argument("--queries", type=int, default=2_000)
-    parser.add_argument("--threads", type=int, default=2)
-    options = parser.parse_args()
-    faiss.omp_set_num_threads(options.threads)
-    random = np.random.default_rng(7)
-    rows = simulated(options.rows, random)
-    asked, original = planted(rows, options.queries, random)
-
-    started = time.perf_counter()
-    exact = flat(rows).search(asked)
-    plain = time.perf_counter() - started
-    table = {"float32": {"ram_a_vector": 4.0 * DIM, "disk_a_vector": 0.0, **found(exact, exact, original)}}
+def measure(size: Size) -> list[Figure]:
+    count, random = ROWS[size], np.random.default_rng(7)
+    rows = simulated(count, random)
+    asked, original = planted(rows, QUERIES[size], random)
+    index = flat(rows)
+    exact, plain = timed(index, asked)
+    lists = int(2 ** np.round(np.log2(2 * np.sqrt(count))))  # more of them weigh more than they save
+    figures = []
     with tempfile.TemporaryDirectory() as folder:
-        lists = int(2 ** np.round(np.log2(4 * np.sqrt(options.rows))))
         for name, build in {
-            "ivf_sq8": lambda: of_factory(rows, f"IVF{lists},SQ8", nprobe=32),
-            "hnsw_sq8": lambda: of_factory(rows, "HNSW16_SQ8"),
-            "rabitq+sq8 on disk, 200": lambda: rabitq(rows, lists, 32, 200, Path(folder) / "codes"),
-            "rabitq+sq8 on disk, 600": lambda: rabitq(rows, lists, 64, 600, Path(folder) / "codes"),
+            f"{LARGE}, 600 reranked": lambda: rabitq(rows, lists, 64, 600, Path(folder) / "codes"),
+            f"{LARGE}, 200 reranked": lambda: rabitq(rows, lists, 32, 200, Path(folder) / "codes"),
+            "IVF_SQ8": lambda: of_factory(rows, f"IVF{lists},SQ8", nprobe=32),
         }.items():
-            started = time.perf_counter()
             profile = build()
-            built = time.perf_counter() - started
-            started = time.perf_counter()
-            got = profile.search(asked)
-            table[name] = {
-                "ram_a_vector": round(profile.ram / options.rows, 1),
-                "disk_a_vector": round(profile.disk / options.rows, 1),
-                **found(got, exact, original),
-                "search_seconds_to_exact": round((time.perf_counter() - started) / plain, 3),
-                "build_seconds_to_exact_search": round(built / plain, 2),
-            }
-    print(json.dumps({"rows": options.rows, "queries": options.queries, "profiles": table,
-                      f"ram_gb_of_{LISTINGS:,}_listings": extrapolated(table)}, indent=2))  # fmt: skip
+            got, seconds = timed(profile, asked)
+            figures += judged(name, profile, count, found(got, exact, original), QUERIES[size], seconds, plain)
+    return figures
 
 
-def extrapolated(table: dict[str, dict[str, float]]) -> dict[str, float]:
-    """Bytes a vector × two modalities × 200 million; centres of the lists weigh less there than here."""
-    return {name: round(row["ram_a_vector"] * MODALITIES * LISTINGS / 1e9, 1) for name, row in table.items()}
+def judged(
+    name: str, profile: Profile, rows: int, share: dict[str, float], queries: int, seconds: float, plain: float
+) -> list[Figure]:
+    """Limits are the large profile's; the others stand beside it."""
+    ram, aim = profile.ram / rows * MODALITIES, 1.0 if name.startswith(LARGE) else None
+    note = f"{rows:,} vectors; {profile.disk / rows * MODALITIES:.0f} bytes a listing on disk"
+    at = ", ".join(f"{share[f'found_at_{cosine}']:.3f} at {cosine}" for cosine in COSINES)
+    return [
+        Figure(f"{name}: RAM of a listing", ram, "bytes", "limit", RAM_GOAL, aim, at_most=True, note=note),
+        Figure(f"{name}: duplicates found", share["found"], "share", "limit", FOUND_GOAL, aim, note=at),
+        Figure(f"{name}: recall of ten", share["recall_at_10"], "share", "FAISS, exact", 1.0),
+        against(f"{name}: search", queries, "queries", seconds, "FAISS, exact", plain),
+    ]
+
+
+def timed(profile: Profile, asked: Floats) -> tuple[Ints, float]:
+    started = time.perf_counter()
+    return profile.search(asked), time.perf_counter() - started
 
 
 def simulated(rows: int, random: np.random.Generator) -> Floats:
@@ -149,4 +148,4 @@ def found(got: Ints, exact: Ints, original: Ints) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    main()
+    script(measure, __doc__)

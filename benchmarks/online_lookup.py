@@ -22,6 +22,7 @@ import numpy as np
 import polars as pl
 
 from sosie import features
+from sosie.bench import Figure, Size
 from sosie.lake import Lake
 from sosie.settings import PROJECT, Settings, load
 from sosie.tables import DECISIONS, IMAGE_EMBEDDINGS, TEXT_EMBEDDINGS
@@ -85,6 +86,22 @@ def plain(settings: Settings) -> Callable[[list[str]], object]:
         return connection.execute(f"SELECT * FROM sosie_decisions WHERE entity_key IN ({among})", keys).fetchall()
 
     return read
+
+
+def measure(size: Size) -> list[Figure]:
+    listings, calls = {"small": (200, 5), "standard": (20_000, 100), "large": (100_000, 200)}[size]
+    found = []
+    with tempfile.TemporaryDirectory(prefix="sosie-lookup-") as folder:
+        settings = filled(Path(folder), listings, None)
+        for keys in (1, 50):
+            ours = times(lambda ids: features.lookup(settings, ids), listings, keys, calls)
+            peer = times(plain(settings), listings, keys, calls)
+            note = f"median over {listings:,} listings; 99th percentile {ours['p99_ms']} ms"
+            found.append(
+                Figure(f"lookup of {keys}", ours["median_ms"], "ms", "SQL alone, same file", peer["median_ms"],
+                       at_most=True, note=note)
+            )  # fmt: skip
+    return found
 
 
 def main() -> None:

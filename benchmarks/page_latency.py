@@ -14,6 +14,7 @@ import tempfile
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -21,6 +22,7 @@ from fastapi import Request
 from fastapi.testclient import TestClient
 from PIL import Image
 
+from sosie.bench import Figure, Size
 from sosie.lake import Lake
 from sosie.page import Person, build
 from sosie.pictures import Thumbnails
@@ -162,7 +164,19 @@ def requests(lake: Lake, rounds: int, seed: int) -> list[tuple[str, str]]:
     return found
 
 
-def measure(home: Path, listings: int, rounds: int, seed: int) -> dict[str, object]:
+def measure(size: Size) -> list[Figure]:
+    listings, rounds = {"small": (300, 1), "standard": (20_000, 10), "large": (100_000, 30)}[size]
+    with tempfile.TemporaryDirectory() as home:
+        found = answered(Path(home), listings, rounds, 7)
+    every = {"all pages": found["all_pages"], **found["pages"]}
+    note = f"95th percentile over a lake of {listings:,} listings"
+    return [
+        Figure(kind, each["p95_ms"], "ms", "limit", GOAL_MS, 1.0 if kind == "all pages" else None, True, note)
+        for kind, each in every.items()
+    ]
+
+
+def answered(home: Path, listings: int, rounds: int, seed: int) -> dict[str, Any]:
     rng = np.random.default_rng(seed)
     settings = load(home=home)
     thumbnails, hashes = Thumbnails(f"{settings.lake_uri}/pictures"), [f"{number:064x}" for number in range(200)]
@@ -211,7 +225,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as home:
-        found = measure(Path(home), given.listings, given.rounds, given.seed)
+        found = answered(Path(home), given.listings, given.rounds, given.seed)
     print(*(f"{name} {value:,}" for name, value in found["lake"].items()), sep=", ")
     print(f"{'page':28}{'first':>9}{'median':>9}{'95th':>9}  ms")
     for kind, own in found["pages"].items():

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import typer
 
 from sosie.commands.alerts import alerts, silence
+from sosie.commands.bench import bench
 from sosie.commands.doctor import doctor
 from sosie.commands.features import features
 from sosie.commands.judgements import judgements
@@ -19,7 +20,7 @@ def register(app: typer.Typer) -> None:
     """Add them to the program."""
     panels: dict[str, tuple[Callable[..., None], ...]] = {
         "Models and stores": (rebuild, upkeep),
-        "Operations": (replay, doctor, alerts, silence, metrics, sql),
+        "Operations": (replay, doctor, alerts, silence, metrics, sql, bench),
     }
     for panel, callbacks in panels.items():
         for callback in callbacks:

@@ -1,9 +1,7 @@
 """Pictures to vectors, by ONNX Runtime."""
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
-from os import cpu_count
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +10,16 @@ import numpy.typing as npt
 from PIL import Image
 
 from sosie.artifacts import Artifact
-from sosie.embedding.text import session_of
+from sosie.embedding.text import session_of, side_by_side
 from sosie.errors import ModelError
 from sosie.pictures import decode
 from sosie.tables import DIM
 
 KIND = "image-encoder"
 GRAPH = "encoder.onnx"
+
+_AT_ONCE = 8
+"""Pictures whose states fit the cache of a core together."""
 
 Pixels = npt.NDArray[np.uint8]
 Vectors = npt.NDArray[np.float32]
@@ -34,16 +35,17 @@ class ImageEncoder:
 
     artifact: Artifact
     _session: Any
+    _threads: int
 
     @classmethod
     def load(cls, folder: Path, threads: int = 0) -> "ImageEncoder":
-        """Read and check the model. `threads` 0 lets ONNX Runtime take every core. Raises `ModelError`."""
+        """Read and check the model. `threads` 0 takes every core. Raises `ModelError`."""
         artifact = Artifact.load(folder, KIND)
-        session = session_of(artifact.file(GRAPH), threads)
+        session = session_of(artifact.file(GRAPH))
         width = session.get_outputs()[0].shape[-1]
         if width != DIM:
             raise ModelError(f"{artifact.file(GRAPH)} gives vectors of {width} numbers; needed are {DIM}.")
-        return cls(artifact, session)
+        return cls(artifact, session, threads)
 
     @property
     def version(self) -> str:
@@ -57,25 +59,18 @@ class ImageEncoder:
     def encode(self, pictures: Sequence[bytes], batch_size: int) -> Vectors:
         """float32 [n, 128], unit length, in the order of `pictures` (whole files, as bytes).
 
-        Pictures are decoded by threads, a batch ahead of the model. Raises `PictureFault` for one that can't be.
+        Each thread decodes a few pictures and runs the model on them: while one decodes, another computes, and what a
+        layer hands to the next stays in a core's cache. Raises `PictureFault` for one that can't be decoded.
         """
         vectors = np.empty((len(pictures), DIM), np.float32)
-        start = 0
-        for batch in self._batches(pictures, batch_size):
-            (vectors[start : start + len(batch)],) = self._session.run(["vector"], {"pixels": batch})
-            start += len(batch)
+
+        def work(part: slice) -> None:
+            pixels = np.stack([squeezed(data, self.size) for data in pictures[part]])
+            vectors[part] = self._session.run(["vector"], {"pixels": pixels})[0]
+
+        size = min(batch_size, _AT_ONCE)
+        side_by_side(work, (slice(at, at + size) for at in range(0, len(pictures), size)), self._threads)
         return vectors
-
-    def _batches(self, pictures: Sequence[bytes], batch_size: int) -> Iterator[Pixels]:
-        with ThreadPoolExecutor(min(8, cpu_count() or 1), "decode") as pool:
-
-            def submit(start: int) -> list[Future[Pixels]]:
-                return [pool.submit(squeezed, data, self.size) for data in pictures[start : start + batch_size]]
-
-            ahead = submit(0)
-            for start in range(0, len(pictures), batch_size):
-                current, ahead = ahead, submit(start + batch_size)
-                yield np.stack([decoding.result() for decoding in current])
 
 
 def squeezed(data: bytes, size: int) -> Pixels:

@@ -1,6 +1,8 @@
 """Titles to vectors, by ONNX Runtime."""
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,16 +34,17 @@ class TextEncoder:
     artifact: Artifact
     _tokens: Tokens
     _session: Any
+    _threads: int
 
     @classmethod
     def load(cls, folder: Path, threads: int = 0) -> "TextEncoder":
-        """Read and check the model. `threads` 0 lets ONNX Runtime take every core. Raises `ModelError`."""
+        """Read and check the model. `threads` 0 takes every core. Raises `ModelError`."""
         artifact = Artifact.load(folder, KIND)
-        session = session_of(artifact.file(GRAPH), threads)
+        session = session_of(artifact.file(GRAPH))
         width = session.get_outputs()[0].shape[-1]
         if width != DIM:
             raise ModelError(f"{artifact.file(GRAPH)} gives vectors of {width} numbers; needed are {DIM}.")
-        return cls(artifact, tokens_of(artifact), session)
+        return cls(artifact, tokens_of(artifact), session, threads)
 
     @property
     def version(self) -> str:
@@ -50,7 +53,7 @@ class TextEncoder:
     def encode(self, texts: Sequence[str], batch_size: int) -> Vectors:
         """float32 [n, 128], unit length, in the order of `texts`. Each different text is computed once."""
         unique, places = np.unique(np.asarray(texts, dtype=object), return_inverse=True)
-        return run_sorted(self._session, self._tokens(unique.tolist()), batch_size, DIM)[places]
+        return run_sorted(self._session, self._tokens(unique.tolist()), batch_size, DIM, self._threads)[places]
 
 
 def tokens_of(artifact: Artifact) -> Tokens:
@@ -80,8 +83,12 @@ def tokenizer_of(file: Path, max_tokens: int) -> Any:
     return tokenizer
 
 
-def session_of(file: Path, threads: int) -> Any:
-    """An ONNX Runtime session on the CPU. Raises `ModelError`."""
+def session_of(file: Path, threads: int = 1) -> Any:
+    """An ONNX Runtime session on the CPU. Raises `ModelError`.
+
+    By default it works on the thread that calls it: the many small products of these models gain little from threads of
+    their own, which spin where they wait. Whoever has several batches runs them `side_by_side`.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -94,16 +101,28 @@ def session_of(file: Path, threads: int) -> Any:
         raise ModelError(f"{file} can't be run by ONNX Runtime {onnxruntime.__version__}: {error}") from error
 
 
-def run_sorted(session: Any, tokens: Sequence[npt.NDArray[np.int64]], batch_size: int, width: int) -> Vectors:
+def side_by_side(work: Callable[[slice], None], parts: Iterable[slice], threads: int) -> None:
+    """`work` on every part, by `threads` threads (0: one a core). The first error is raised."""
+    with ThreadPoolExecutor(threads or os.cpu_count(), "embed") as pool:
+        for _ in pool.map(work, parts):
+            pass
+
+
+def run_sorted(
+    session: Any, tokens: Sequence[npt.NDArray[np.int64]], batch_size: int, width: int, threads: int = 0
+) -> Vectors:
     """Encode in batches of like length, each padded to its own longest text only; float32 [n, width] in input order."""
     vectors = np.empty((len(tokens), width), dtype=np.float32)
     lengths = np.array([len(text) for text in tokens], dtype=np.int64)
     order = np.argsort(lengths, kind="stable")
-    for start in range(0, len(tokens), batch_size):
-        batch = order[start : start + batch_size]
+
+    def work(part: slice) -> None:
+        batch = order[part]
         ids = np.zeros((len(batch), int(lengths[batch[-1]]), *tokens[batch[0]].shape[1:]), dtype=np.int64)
         for row, place in enumerate(batch):
             ids[row, : lengths[place]] = tokens[place]
         mask = (np.arange(ids.shape[1]) < lengths[batch][:, None]).astype(np.int64)
         vectors[batch] = session.run(None, {"tokens": ids, "mask": mask})[0]
+
+    side_by_side(work, (slice(at, at + batch_size) for at in range(0, len(tokens), batch_size)), threads)
     return vectors

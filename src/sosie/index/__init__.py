@@ -127,6 +127,11 @@ class VectorIndex:
             consistency_level="Strong",
         )
 
+    def profile_for(self, rows: int) -> str:
+        """Name of the index profile for so many rows that this server can build."""
+        embedded = self._write_lock is not None
+        return profile_for(rows, "" if embedded else str(self._milvus.call("get_server_version")))
+
     def promote(self, modality: Modality, version: str) -> str | None:
         """Let the alias serve this version from now on, in one step; returns the version that it served before.
 
@@ -231,7 +236,7 @@ class VectorIndex:
 
         The alias is left as it is. Raises as `upsert`.
         """
-        self.create(modality, version, profile=profile_for(rows.height))
+        self.create(modality, version, profile=self.profile_for(rows.height))
         ids = rows["listing_id"].to_list()
         surplus = set(self.ids(modality, version=version)) - set(ids)
         deleted = self.delete(modality, sorted(surplus), version=version).deleted

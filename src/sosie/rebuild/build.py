@@ -10,7 +10,6 @@ from dataclasses import replace
 import polars as pl
 
 from sosie.index import VectorIndex, open_index, server
-from sosie.index.profiles import profile_for
 from sosie.lake import Lake
 from sosie.locks import exclusive
 from sosie.pipeline.embed import Modality, embed_listings, latest, version
@@ -68,7 +67,7 @@ def _load(
 ) -> int:
     """Where hours have written the collection all along, what it holds is right, and only the rest is looked at."""
     rows = with_content(lake, modality).select("listing_id")
-    index.create(modality, version(served, modality), profile=profile_for(rows.height))
+    index.create(modality, version(served, modality), profile=index.profile_for(rows.height))
     if followed:
         rows = astray(lake, served, index, modality).to_frame()
     mended = 0

@@ -4,7 +4,6 @@ import polars as pl
 
 from sosie import features, fence
 from sosie.index import VectorIndex, open_index
-from sosie.index.profiles import profile_for
 from sosie.lake import Lake
 from sosie.pipeline.embed import MODALITIES, Modality, embed_listings, latest, version
 from sosie.pipeline.run import Run, Tally, step
@@ -44,7 +43,7 @@ def _index(run: Run, index: VectorIndex, modality: Modality, busy: pl.Series) ->
     missing = without_vector(lake, settings, modality).filter(~pl.col("listing_id").is_in(busy.implode()))
     for part in missing.iter_slices(settings.rebuild.chunk):
         embed_listings(lake, settings, modality, part, run.id)
-    index.create(modality, stamp, profile=profile_for(live.height))
+    index.create(modality, stamp, profile=index.profile_for(live.height))
     lost = astray(lake, settings, index, modality)
     lost = lost.filter(~lost.is_in(busy.implode()))
     mended = _mend(lake, settings, index, modality, busy, settings.rebuild.chunk)
