@@ -37,6 +37,8 @@ SENT = {
 }  # fmt: skip
 Sent = dict[str, Any]
 """A row of a landing file."""
+Turn = npt.NDArray[np.float32]
+"""A rotation of all vectors, [128, 128]."""
 
 
 def hour_id(hour: int) -> str:
@@ -69,7 +71,7 @@ class Market:
     truth: dict[str, Sent] = field(default_factory=dict)
     sells: dict[str, int] = field(default_factory=dict)
     live: list[str] = field(default_factory=list)
-    _about: dict[str, tuple[int, str]] = field(default_factory=dict)
+    _about: dict[str, tuple[int, Turn | None]] = field(default_factory=dict)
     _unsold: list[int] = field(default_factory=list)
     _products: int = 0
 
@@ -106,8 +108,12 @@ class Market:
         if rng.random() < 0.5:
             rng.shuffle(parts)
         title = " ".join(parts)
-        self._about.setdefault(title, (product, "title"))
+        self.tell(title, product)
         return title
+
+    def tell(self, title: str, product: int, turn: Turn | None = None) -> None:
+        """Know which product a title is of, and how vectors of its part of the catalogue are turned."""
+        self._about.setdefault(title, (product, turn))
 
     def price(self, product: int) -> float:
         return round(float(10 + product % 190) * self.rng.uniform(0.92, 1.08), 2)
@@ -149,18 +155,16 @@ class Market:
     def encode(self, settings: Settings, modality: str, contents: pl.DataFrame) -> npt.NDArray[np.float32]:
         """Vectors of contents, float32 [n, 128]: what `pipeline.embed` asks its models for."""
         if modality == "text":
-            asked = [(self._about[title][0], title) for title in contents["title"]]
+            asked = [(*self._about[title], title) for title in contents["title"]]
         else:
-            asked = [(int(Path(uri).stem.split("-")[0]), uri) for uri in contents["image_uri"]]
-        drawn = np.stack(
-            [
-                KIND * _unit(modality, "kind", product % self.kinds)
-                + PRODUCT * _unit(modality, "product", product)
-                + OWN * _unit(modality, own)
-                for product, own in asked
-            ]
-        )
+            asked = [(int(Path(uri).stem.split("-")[0]), None, uri) for uri in contents["image_uri"]]
+        drawn = np.stack([self._vector(modality, *one) for one in asked])
         return np.asarray(drawn / np.linalg.norm(drawn, axis=1, keepdims=True), dtype=np.float32)
+
+    def _vector(self, modality: str, product: int, turn: Turn | None, own: str) -> npt.NDArray[np.float32]:
+        kind, same = _unit(modality, "kind", product % self.kinds), _unit(modality, "product", product)
+        drawn = KIND * kind + PRODUCT * same + OWN * _unit(modality, own)
+        return np.asarray(drawn if turn is None else drawn @ turn)
 
     def __enter__(self) -> "Market":
         self._encoder = embed._encode

@@ -70,6 +70,8 @@ class Blocking(Section):
     candidates_per_listing: int = 120
     # How many of a moved listing's nearest are asked whether it is now among *their* nearest.
     reverse_neighbours: int = 400
+    # So many more than the neighbours asked for, as a share of them, wait to move up where one of them leaves.
+    spare_neighbours: Share = 0.25
     # A batch of more than this share of the catalogue is joined in process instead of asking the index.
     join_above_share: Share = 0.05
 

@@ -143,8 +143,9 @@ NEIGHBOURS = Table(
         "listing_id": pl.String,
         "source": pl.String,  # a list (text, image, lexical) or an exact key (gtin, image_hash, phash, title)
         "content": pl.String,  # what the listing said when it was last matched: a hash, a title, a key
-        "reach": pl.Float32,  # similarity of the list's last place, or the floor while there is room
+        "reach": pl.Float32,  # whoever is more similar than this is on the list or among its spares; -1: everybody is
         "near": pl.List(pl.Struct({"other": pl.String, "similarity": pl.Float32})),  # nearest first
+        "spare": pl.List(pl.Struct({"other": pl.String, "similarity": pl.Float32})),  # who comes after those
     },
     required=frozenset({"listing_id", "source", "content"}),
 )
