@@ -1,8 +1,8 @@
 """A large catalogue out of a smaller one that was really loaded: every row of every table copied under other names.
 
 Titles of a copy are spelt by another alphabet and its vectors are turned by a random rotation, so that inside a copy
-all similarities, lists, pairs and clusters are those of the original, and between copies nothing is alike but by chance.
-An hour on such a lake reads, searches and writes as on one that was loaded row by row, and making it takes seconds.
+all similarities, lists, pairs and clusters are those of the original; between copies nothing is alike but by chance. An
+hour on such a lake reads, searches and writes as on one that was loaded row by row, and making it takes seconds.
 """
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy.typing as npt
 import polars as pl
 from simulated_market import Market
 
-from sosie import neighbours, tables
+from sosie import neighbours, spellings, tables
 from sosie.blocking import KEYS
 from sosie.decider import mlp
 from sosie.index import open_index
@@ -22,6 +22,9 @@ from sosie.pipeline.run import Run
 from sosie.settings import Settings
 from sosie.vectors import matrix
 
+_COPIED = (
+    tables.LISTINGS, *TABLE.values(), tables.NEIGHBOURS, tables.PAIRS, tables.CLUSTERS, tables.DECISIONS,
+)  # fmt: skip
 _NEAR = tables.NEIGHBOURS.columns["near"]
 _VOWELS, _CONSONANTS = "aeiou", "bcdfgklmnprstvz"
 
@@ -59,8 +62,9 @@ def multiply(settings: Settings, copies: int) -> None:
     }
     for copy in range(1, copies):
         _copy(lake, settings, held, copy)
-    live = lake.read(tables.LISTINGS, ~pl.col("is_deleted"), columns=["listing_id"]).height
-    decider = mlp.load(settings.decider_model).in_catalogue(live)
+    live = lake.read(tables.LISTINGS, ~pl.col("is_deleted"), columns=["listing_id", "title", "text_hash"])
+    spellings.kept(lake, live, "")
+    decider = mlp.load(settings.decider_model).in_catalogue(live.height)
     recipe = _recipe(Run.of(settings=settings), decider)
     lake.upsert(tables.RECIPES, pl.DataFrame([{"name": tables.PAIRS.name, "recipe": recipe}]))
 

@@ -17,8 +17,8 @@ STEPS = (
 LAKE_WRITES = (
     "quarantine.upsert", "changes.upsert", "changes.delete", "listings.upsert", "text_embeddings.append",
     "image_embeddings.append", "regroup.upsert", "pairs.exchange", "neighbours.exchange", "recipes.upsert",
-    "cluster_events.append", "decisions.upsert", "clusters.exchange", "held_merges.exchange", "regroup.delete",
-    "runs.upsert", "alerts.upsert",
+    "spellings.upsert", "cluster_events.append", "decisions.upsert", "clusters.exchange", "held_merges.exchange",
+    "regroup.delete", "runs.upsert", "alerts.upsert",
 )  # fmt: skip
 OTHER_WRITES = (
     "pictures.put", "staging.accepted", "index.text.upsert", "index.text.delete", "index.image.upsert",

@@ -150,6 +150,17 @@ NEIGHBOURS = Table(
     required=frozenset({"listing_id", "source", "content"}),
 )
 
+SPELLINGS = Table(
+    "spellings",
+    key=("text_hash",),
+    columns={
+        "text_hash": pl.String,  # of a title
+        "spelling": pl.List(pl.Int32),  # its character n-grams, hashed
+        "manner": pl.String,  # how it was parsed and hashed
+    },
+    required=frozenset({"text_hash", "spelling", "manner"}),
+)
+
 RECIPES = Table(
     "recipes",
     key=("name",),
@@ -310,6 +321,6 @@ RUNS = Table(
 )
 
 ALL = (
-    LISTINGS, CHANGES, QUARANTINE, TEXT_EMBEDDINGS, IMAGE_EMBEDDINGS, NEIGHBOURS, RECIPES, PAIRS, REGROUP, JUDGEMENTS,
-    CLUSTERS, HELD_MERGES, CANONICAL_CHOICES, CLUSTER_EVENTS, DECISIONS, ALERTS, SILENCES, RUNS,
+    LISTINGS, CHANGES, QUARANTINE, TEXT_EMBEDDINGS, IMAGE_EMBEDDINGS, NEIGHBOURS, SPELLINGS, RECIPES, PAIRS, REGROUP,
+    JUDGEMENTS, CLUSTERS, HELD_MERGES, CANONICAL_CHOICES, CLUSTER_EVENTS, DECISIONS, ALERTS, SILENCES, RUNS,
 )  # fmt: skip

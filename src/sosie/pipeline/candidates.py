@@ -7,7 +7,7 @@ from functools import cached_property
 
 import polars as pl
 
-from sosie import blocking, lexical, neighbours
+from sosie import blocking, lexical, neighbours, spellings
 from sosie.decider.text_features import Vocabulary
 from sosie.index import open_index
 from sosie.pipeline.embed import Modality, current, version
@@ -61,8 +61,12 @@ class Retrieval:
     vocabulary: Vocabulary
 
     @cached_property
+    def _terms(self) -> lexical.Sparse:
+        return lexical.turned(self._spelt)
+
+    @cached_property
     def _spelt(self) -> lexical.Sparse:
-        return lexical.rows(self.catalogue["title"], self.vocabulary)
+        return lexical.weighed(spellings.kept(self.run.lake, self.catalogue, self.run.id), self.vocabulary)
 
     def __call__(self, source: str, asking: pl.Series, k: int, floor: float) -> pl.DataFrame:
         """query_id, listing_id, similarity: the `k` nearest of each, nearest first, equal ones by id.
@@ -90,7 +94,8 @@ class Retrieval:
         lower = floor - 10.0**-neighbours.DIGITS
         if source == "lexical":
             threads = self.run.settings.embedding.threads
-            found = lexical.join(asking, self.catalogue["listing_id"], self._spelt, k, lower, threads=threads)
+            ids = self.catalogue["listing_id"]
+            found = lexical.join(asking, ids, self._spelt, k, lower, threads=threads, terms=self._terms)
         else:
             found = self._by_vector("text" if source == "text" else "image", asking, k, lower)
         return neighbours.rounded(found, floor)
@@ -102,7 +107,8 @@ class Retrieval:
         """
         run = self.run
         stamp = version(run.settings, modality)
-        joined = len(asking) > run.settings.blocking.join_above_share * self.catalogue.height
+        embedded = run.settings.milvus_uri is None
+        joined = run.settings.blocking.joined(len(asking), self.catalogue.height, embedded=embedded)
         log.info(
             "find neighbours",
             modality=modality,

@@ -60,6 +60,7 @@ def match(run: Run, tally: Tally) -> None:
         run.lake.scan(LISTINGS)
         .filter(~pl.col("is_deleted"))
         .select("listing_id", "title", "gtin", "image_hash", "image_phash", "text_hash")
+        .sort("listing_id")
         .collect()
     )
     decider = mlp.load(settings.decider_model, threads=settings.embedding.threads).in_catalogue(catalogue.height)
