@@ -122,7 +122,21 @@ class Retrieval:
             return blocking.join_frame(asking, held, k, floor)
         with open_index(run.settings) as index:
             index.ensure(modality, stamp)
-            return index.search(modality, held["listing_id"].to_list(), matrix(held), k, min_similarity=floor)
+            found = index.search(modality, held["listing_id"].to_list(), matrix(held), k, min_similarity=floor)
+        return self._exactly(modality, found)
+
+    def _exactly(self, modality: Modality, found: pl.DataFrame) -> pl.DataFrame:
+        """The same neighbours, with similarities as a join in process works them out."""
+        run, ends = self.run, pl.concat([found["query_id"], found["listing_id"]]).unique()
+        listings = run.lake.lookup(LISTINGS, "listing_id", ends)
+        held = current(run.lake, modality, version(run.settings, modality), listings)
+        row = held.select("listing_id", row=pl.int_range(pl.len(), dtype=pl.Int64))
+        known = found.join(row, on="listing_id", maintain_order="left").join(
+            row.rename({"listing_id": "query_id"}), on="query_id", suffix="_query", maintain_order="left"
+        )
+        vectors = matrix(held)
+        exact = blocking.cosines(vectors, known["row_query"].to_numpy(), vectors, known["row"].to_numpy())
+        return known.select("query_id", "listing_id", similarity=pl.Series(exact))
 
 
 def propose(run: Run, retrieve: Retrieval, touched: pl.Series, *, anew: bool) -> Proposed:
