@@ -12,13 +12,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 STEPS = (
-    "validate", "detect_changes", "embed", "upsert_vectors", "match", "cluster", "publish_features", "report", "alert",
+    "validate", "detect_changes", "embed", "upsert_vectors", "match", "cluster", "publish_features", "follow",
+    "report", "alert",
 )  # fmt: skip
 LAKE_WRITES = (
     "quarantine.upsert", "changes.upsert", "changes.delete", "listings.upsert", "text_embeddings.append",
     "image_embeddings.append", "regroup.upsert", "pairs.exchange", "neighbours.exchange", "recipes.upsert",
-    "spellings.upsert", "cluster_events.append", "decisions.upsert", "clusters.exchange", "held_merges.exchange",
-    "regroup.delete", "runs.upsert", "alerts.upsert",
+    "cluster_events.append", "decisions.append", "clusters.exchange", "held_merges.exchange", "regroup.delete",
+    "runs.upsert", "alerts.upsert", "spellings.upsert",
 )  # fmt: skip
 OTHER_WRITES = (
     "pictures.put", "staging.accepted", "index.text.upsert", "index.text.delete", "index.image.upsert",

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from sosie.tables import (
     ALERTS,
+    CANONICAL_CHOICES,
     CHANGES,
     CLUSTER_EVENTS,
     CLUSTERS,
@@ -25,6 +26,7 @@ from sosie.tables import (
     RECIPES,
     REGROUP,
     RUNS,
+    SILENCES,
     SPELLINGS,
     TEXT_EMBEDDINGS,
     Table,
@@ -41,10 +43,22 @@ READS: dict[str, tuple[Table, ...]] = {
     "embed": (CHANGES, LISTINGS, *_VECTORS),
     "upsert_vectors": (CHANGES, LISTINGS, *_VECTORS),
     "match": (CHANGES, LISTINGS, *_VECTORS, NEIGHBOURS, SPELLINGS, RECIPES, PAIRS, JUDGEMENTS),
-    "cluster": (CHANGES, LISTINGS, PAIRS, JUDGEMENTS, CLUSTERS, DECISIONS),
+    "cluster": (CHANGES, LISTINGS, PAIRS, REGROUP, JUDGEMENTS, CANONICAL_CHOICES, CLUSTERS, HELD_MERGES, DECISIONS),
     "publish_features": (CHANGES, *_VECTORS, DECISIONS),
     "report": (PAIRS, LISTINGS, CLUSTERS, CLUSTER_EVENTS, QUARANTINE, RUNS),
-    "alert": (RUNS, QUARANTINE, PAIRS, JUDGEMENTS, CLUSTERS, CLUSTER_EVENTS, CHANGES, LISTINGS, *_VECTORS, ALERTS),
+    "alert": (
+        RUNS,
+        QUARANTINE,
+        PAIRS,
+        JUDGEMENTS,
+        CLUSTERS,
+        CLUSTER_EVENTS,
+        CHANGES,
+        LISTINGS,
+        *_VECTORS,
+        ALERTS,
+        SILENCES,
+    ),
 }
 """Tables that each step reads."""
 
@@ -52,7 +66,7 @@ WRITES: dict[str, tuple[Table, ...]] = {
     "validate": (QUARANTINE,),
     "detect_changes": (LISTINGS, CHANGES),
     "embed": _VECTORS,
-    "match": (PAIRS, NEIGHBOURS, SPELLINGS, RECIPES, REGROUP),
+    "match": (NEIGHBOURS, SPELLINGS, PAIRS, RECIPES, REGROUP),
     "cluster": (CLUSTERS, CLUSTER_EVENTS, DECISIONS, HELD_MERGES, REGROUP),
     "report": (RUNS,),
     "alert": (ALERTS,),
