@@ -8,10 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
-from sosie.vectors import matrix
+from sosie.vectors import Vectors, matrix
 
+Places = npt.NDArray[np.int64]
 NEIGHBOURS = pl.Schema({"query_id": pl.String, "listing_id": pl.String, "similarity": pl.Float32})
 _PAIR: dict[str, pl.DataType | type[pl.DataType]] = {
     "left_id": pl.String,
@@ -32,6 +34,9 @@ KEYS: Mapping[str, pl.Expr] = {
 
 _COLUMN = {"gtin": "gtin", "image_hash": "image_hash", "phash": "image_phash", "title": "title"}
 _QUERIES_AT_ONCE = 4_096
+_PAIRS_AT_ONCE = 20_000
+_NOISE = 1e-5
+"""More than single precision loses in a matrix product of unit vectors."""
 
 
 @dataclass(frozen=True)
@@ -94,18 +99,29 @@ def join(
         similarity, position = index.search(block, wanted)
         rows = np.repeat(np.arange(start, start + len(block)), wanted)
         similarity, position = similarity.ravel(), position.ravel()
-        kept = (position >= 0) & (similarity >= min_similarity)
+        kept = (position >= 0) & (similarity >= min_similarity - _NOISE)
+        rows, position = rows[kept], position[kept]
+        exact = cosines(query_vectors, rows, vectors, order[position])
         blocks.append(
             pl.DataFrame(
-                {
-                    "query_id": query_ids.gather(rows[kept]),
-                    "listing_id": held.gather(position[kept]),
-                    "similarity": similarity[kept],
-                },
+                {"query_id": query_ids.gather(rows), "listing_id": held.gather(position), "similarity": exact},
                 schema=NEIGHBOURS,
-            )
+            ).filter(pl.col("similarity") >= min_similarity)
         )
     return nearest(pl.concat(blocks), k)
+
+
+def cosines(left: Vectors, left_rows: Places, right: Vectors, right_rows: Places) -> Vectors:
+    """Inner products of pairs of rows, float32 [n], each worked out in double precision by itself.
+
+    A matrix product's last bits depend on what else is in it, and on which of the two asks; these depend on the pair.
+    """
+    products = np.empty(len(left_rows), dtype=np.float32)
+    for start in range(0, len(left_rows), _PAIRS_AT_ONCE):
+        part = slice(start, start + _PAIRS_AT_ONCE)
+        one, other = left[left_rows[part]].astype(np.float64), right[right_rows[part]].astype(np.float64)
+        products[part] = np.einsum("ij,ij->i", one, other)
+    return products
 
 
 def join_frame(asking: pl.Series, held: pl.DataFrame, k: int, min_similarity: float) -> pl.DataFrame:

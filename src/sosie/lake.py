@@ -10,7 +10,7 @@ from datetime import datetime
 from functools import reduce
 
 import polars as pl
-from deltalake import CommitProperties, DeltaTable
+from deltalake import CommitProperties, DeltaTable, Schema
 from deltalake.exceptions import CommitFailedError, TableNotFoundError
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
@@ -64,12 +64,17 @@ class Lake:
             return None
 
     def _open_or_create(self, table: Table) -> DeltaTable:
+        schema = pl.DataFrame(schema=table.schema).to_arrow().schema
         held = self._open(table)
         if held is not None:
+            there = {column.name for column in held.schema().fields}
+            new = [column for column in Schema.from_arrow(schema).fields if column.name not in there]
+            if new:
+                held.alter.add_columns(new)
             return held
         return DeltaTable.create(
             self.path(table),
-            schema=pl.DataFrame(schema=table.schema).to_arrow().schema,
+            schema=schema,
             mode="ignore",
             partition_by=list(table.partition_by) or None,
             name=table.name,
@@ -96,9 +101,12 @@ class Lake:
         """All rows, lazily; no rows where the table does not exist yet. `as_of` is a Delta version or a time."""
         if self._open(table) is None:
             return pl.LazyFrame(schema=table.schema)
-        return pl.scan_delta(
-            self.path(table), version=as_of, storage_options=dict(self.storage_options) or None
-        ).select(pl.col(name).cast(dtype) for name, dtype in table.columns.items())
+        held = pl.scan_delta(self.path(table), version=as_of, storage_options=dict(self.storage_options) or None)
+        there = held.collect_schema()  # a table that was made before it got a column has nulls there
+        return held.select(
+            (pl.col(name) if name in there else pl.lit(None)).cast(dtype).alias(name)
+            for name, dtype in table.columns.items()
+        )
 
     def read(self, table: Table, *predicates: pl.Expr, columns: Sequence[str] | None = None) -> pl.DataFrame:
         """Rows for which every predicate holds."""

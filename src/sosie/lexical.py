@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from sosie.blocking import NEIGHBOURS, nearest
-from sosie.decider.text_features import NGRAM_BITS, Vocabulary, Weighted, ngrams
+from sosie.decider.text_features import NGRAM_BITS, Vocabulary, binary_rows, ngrams
 from sosie.decider.titles import parse
 from sosie.settings import Blocking
 
@@ -21,9 +21,32 @@ Sparse = Any
 _QUERIES_AT_ONCE = 20_000
 
 
+def spell(titles: pl.Series) -> pl.Series:
+    """The hashed character n-grams of each title, each once and rising, as lists of integers; null reads as empty."""
+    found = binary_rows((ngrams(parse(title).text) for title in titles), NGRAM_BITS)
+    found.sort_indices()
+    places = pl.DataFrame({"row": np.repeat(np.arange(len(titles)), np.diff(found.indptr)), "gram": found.indices})
+    packed = places.group_by("row", maintain_order=True).agg(pl.col("gram").cast(pl.Int32))
+    every = pl.DataFrame({"row": np.arange(len(titles))}).join(packed, on="row", how="left", maintain_order="left")
+    return every["gram"].fill_null([]).alias("spelling")
+
+
 def rows(titles: pl.Series, vocabulary: Vocabulary) -> Sparse:
     """Unit rows `[titles, 2**17]` float32; a null title is an empty row."""
-    return Weighted.of((ngrams(parse(title).text) for title in titles), vocabulary.ngram_idf, NGRAM_BITS).unit
+    return weighed(spell(titles), vocabulary)
+
+
+def weighed(spellings: pl.Series, vocabulary: Vocabulary) -> Sparse:
+    """Unit rows `[titles, 2**17]` float32 of titles that are spelt already; null is an empty row."""
+    from scipy.sparse import csr_matrix
+    from sklearn.preprocessing import normalize
+
+    lengths = spellings.list.len().fill_null(0).to_numpy()
+    grams = spellings.explode().drop_nulls().to_numpy()
+    bounds = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+    bounds = bounds.astype(np.int32 if bounds[-1] < 2**31 else np.int64)  # half the memory, for any usual catalogue
+    weight = csr_matrix((vocabulary.ngram_idf[grams], grams, bounds), shape=(len(spellings), 1 << NGRAM_BITS))
+    return normalize(weight, copy=False)
 
 
 def neighbours(
@@ -40,21 +63,35 @@ def neighbours(
     return {"lexical": join(asking, listings["listing_id"], held, k, floor, threads=threads)}
 
 
+def turned(held: Sparse) -> Sparse:
+    """A row a term: who has it, and how much it weighs there."""
+    return held.T.tocsr()
+
+
 def join(
-    query_ids: pl.Series, ids: pl.Series, held: Sparse, k: int, min_similarity: float, *, threads: int = 0
+    query_ids: pl.Series,
+    ids: pl.Series,
+    held: Sparse,
+    k: int,
+    min_similarity: float,
+    *,
+    threads: int = 0,
+    terms: Sparse | None = None,
 ) -> pl.DataFrame:
     """The `k` nearest of `ids` to each query, which is among them, by cosine of their rows `held`; exact.
 
+    `terms` is `turned(held)`, for who has it already and has `ids` in order.
     Returns query_id, listing_id, similarity, nearest first. Memory is bounded by one block of queries.
     """
     if not (len(query_ids) and k):
         return pl.DataFrame(schema=NEIGHBOURS)
     from sparse_dot_topn import sp_matmul_topn
 
-    order = ids.arg_sort().to_numpy()  # equal similarities are cut alike in whatever order rows arrive
-    ids, held = ids.gather(order), held[order]
+    if not ids.is_sorted():  # equal similarities are cut alike in whatever order rows arrive
+        order = ids.arg_sort().to_numpy()
+        ids, held, terms = ids.gather(order), held[order], None
     places = np.flatnonzero(ids.is_in(query_ids.implode()).to_numpy())
-    terms, blocks = held.T.tocsr(), []
+    terms, blocks = turned(held) if terms is None else terms, []
     for start in range(0, len(places), _QUERIES_AT_ONCE):
         asked = places[start : start + _QUERIES_AT_ONCE]
         # One more than asked for, as the listing finds itself.

@@ -6,13 +6,15 @@ only asked for the neighbours of what changed would miss the other half of it: a
 lists of listings that did not change, pushes a third one out of them, or makes room. So each listing's list is kept
 (table `neighbours`) beside the content that it was made for, and an hour mends exactly the lists that a move touches:
 
-- a list that held a moved listing loses it; where the list was full, it is searched anew;
-- a moved listing is put into every list whose last place it beats. Being near goes both ways, so those lists are
-  found by one deep search from the moved listing (`blocking.reverse_neighbours`), and no search from their side;
+- a list that held a moved listing loses it, and the first of its spares moves up. A list knows how far it reaches:
+  whoever is more similar than that is on it or among its spares. Where no spare is left it is searched anew;
+- a moved listing is put into every list that reaches as far. Being near goes both ways, so those lists are found by
+  one deep search from the moved listing (`blocking.reverse_neighbours`), and no search from their side;
 - members of a key's group change where one enters or leaves, and all at once where the group crosses its limit.
 
-A moved listing is expected on k lists and leaves as many, so an hour costs one search a moved listing and at most k a
-listing that left: O(moved * k), whatever the catalogue's size. All of it is exact where the search is, unless a moved
+A moved listing is expected on k lists and leaves as many, so an hour costs one search a moved listing, and at most k a
+listing that left: O(moved * k), whatever the catalogue's size. With a quarter of k as spares it is few, as most lists
+gain about as many as they lose. All of it is exact where the search is, unless a moved
 listing has more than `reverse_neighbours` others above the floor; these are counted (`crowded`).
 """
 
@@ -20,11 +22,14 @@ from collections.abc import Iterable
 
 import polars as pl
 
-from sosie.blocking import KEYS, NEIGHBOURS, nearest
+from sosie.blocking import KEYS, NEIGHBOURS
 from sosie.tables import NEIGHBOURS as TABLE
 
 DIGITS = 5
 """Similarities are compared to this many: further ones depend on who asked, and on how many were asked together."""
+
+EVERYBODY = -1.0
+"""Reach of a list that leaves nobody out but those below the floor."""
 
 CONTENT = {"text": pl.col("text_hash"), "image": pl.col("image_hash"), "lexical": pl.col("title"), **KEYS}
 """Source → what of a listing decides where it stands in it."""
@@ -46,36 +51,44 @@ def rounded(found: pl.DataFrame, floor: float) -> pl.DataFrame:
     return near.filter(pl.col("similarity") >= pl.lit(floor, pl.Float32)).cast(NEIGHBOURS)
 
 
-def settle(held: pl.DataFrame, gained: pl.DataFrame, gone: pl.Series, k: int) -> pl.DataFrame:
-    """Lists (query_id, listing_id, similarity) after some listings left them and others came."""
+def settle(held: pl.DataFrame, gained: pl.DataFrame, gone: pl.Series) -> pl.DataFrame:
+    """Lists (query_id, listing_id, similarity) after some listings left them and others came; of any length."""
     stay = held.filter(~pl.col("listing_id").is_in(gone.implode()))
-    return nearest(pl.concat([gained, stay]).unique(["query_id", "listing_id"], keep="first", maintain_order=True), k)
+    return pl.concat([gained, stay]).unique(["query_id", "listing_id"], keep="first")
 
 
-def rows(lists: pl.DataFrame, placed: pl.DataFrame, source: str, k: int, floor: float) -> pl.DataFrame:
-    """Rows of the table for the listings in `placed` (listing_id, content), with their lists; most near first."""
+def rows(lists: pl.DataFrame, placed: pl.DataFrame, source: str, k: int, spare: int) -> pl.DataFrame:
+    """Rows of the table for the listings in `placed` (listing_id, content, reach), most near first.
+
+    A list is cut after `k` and its spares, and reaches as far as its last one then; else as far as `placed` says. It
+    is cut as well where it is exactly that long and reaches null: nobody knows what comes after a search's last.
+    """
     packed = (
         lists.sort("query_id", "similarity", "listing_id", descending=[False, True, False])
         .group_by("query_id", maintain_order=True)
-        .agg(near=pl.struct(other="listing_id", similarity="similarity"), last=pl.col("similarity").min())
+        .agg(every=pl.struct(other="listing_id", similarity="similarity").head(k + spare), long=pl.len())
     )
-    full = pl.col("near").list.len() >= k
+    last = pl.col("every").list.last().struct.field("similarity")
+    full = pl.col("long") >= k + spare
+    cut = (pl.col("long") > k + spare) | (full & pl.col("reach").is_null())
     return (
-        placed.select("listing_id", "content")
+        placed.select("listing_id", "content", "reach")
         .join(packed, left_on="listing_id", right_on="query_id", how="left")
+        .with_columns(pl.col("every").fill_null([]))
         .with_columns(
-            pl.col("near").fill_null([]),
             source=pl.lit(source),
-            reach=pl.when(full).then("last").otherwise(pl.lit(floor, pl.Float32)),
+            near=pl.col("every").list.head(k),
+            spare=pl.col("every").list.slice(k),
+            reach=pl.when(cut).then(last).otherwise("reach").fill_null(EVERYBODY),
         )
         .select(pl.col(name).cast(dtype) for name, dtype in TABLE.columns.items())
     )
 
 
-def unpacked(state: pl.LazyFrame) -> pl.LazyFrame:
-    """Rows of the table as source, query_id, listing_id, similarity."""
+def unpacked(state: pl.LazyFrame, near: pl.Expr | None = None) -> pl.LazyFrame:
+    """Rows of the table as source, query_id, listing_id, similarity; of `near`, or of another list of each row."""
     return (
-        state.select("source", "near", query_id="listing_id")
+        state.select("source", query_id="listing_id", near=pl.col("near") if near is None else near)
         .filter(pl.col("near").list.len() > 0)
         .explode("near")
         .select(
@@ -85,6 +98,11 @@ def unpacked(state: pl.LazyFrame) -> pl.LazyFrame:
             pl.col("near").struct.field("similarity"),
         )
     )
+
+
+def with_spares(state: pl.LazyFrame) -> pl.LazyFrame:
+    """`unpacked`, the spares too."""
+    return unpacked(state, pl.concat_list("near", "spare"))
 
 
 def regrouped(left: pl.DataFrame, came: pl.DataFrame, everybody: pl.DataFrame, limit: int) -> pl.Series:

@@ -143,10 +143,22 @@ NEIGHBOURS = Table(
         "listing_id": pl.String,
         "source": pl.String,  # a list (text, image, lexical) or an exact key (gtin, image_hash, phash, title)
         "content": pl.String,  # what the listing said when it was last matched: a hash, a title, a key
-        "reach": pl.Float32,  # similarity of the list's last place, or the floor while there is room
+        "reach": pl.Float32,  # whoever is more similar than this is on the list or among its spares; -1: everybody is
         "near": pl.List(pl.Struct({"other": pl.String, "similarity": pl.Float32})),  # nearest first
+        "spare": pl.List(pl.Struct({"other": pl.String, "similarity": pl.Float32})),  # who comes after those
     },
     required=frozenset({"listing_id", "source", "content"}),
+)
+
+SPELLINGS = Table(
+    "spellings",
+    key=("text_hash",),
+    columns={
+        "text_hash": pl.String,  # of a title
+        "spelling": pl.List(pl.Int32),  # its character n-grams, hashed
+        "manner": pl.String,  # how it was parsed and hashed
+    },
+    required=frozenset({"text_hash", "spelling", "manner"}),
 )
 
 RECIPES = Table(
@@ -309,6 +321,6 @@ RUNS = Table(
 )
 
 ALL = (
-    LISTINGS, CHANGES, QUARANTINE, TEXT_EMBEDDINGS, IMAGE_EMBEDDINGS, NEIGHBOURS, RECIPES, PAIRS, REGROUP, JUDGEMENTS,
-    CLUSTERS, HELD_MERGES, CANONICAL_CHOICES, CLUSTER_EVENTS, DECISIONS, ALERTS, SILENCES, RUNS,
+    LISTINGS, CHANGES, QUARANTINE, TEXT_EMBEDDINGS, IMAGE_EMBEDDINGS, NEIGHBOURS, SPELLINGS, RECIPES, PAIRS, REGROUP,
+    JUDGEMENTS, CLUSTERS, HELD_MERGES, CANONICAL_CHOICES, CLUSTER_EVENTS, DECISIONS, ALERTS, SILENCES, RUNS,
 )  # fmt: skip

@@ -180,7 +180,9 @@ class Look:
             pl.col("embedding_version") == str(self.manifest.get(f"{modality}_version"))
         )
         now = rows.join(own, on=keys, how="semi").select("vector").collect()
-        before = rows.join(own, on=keys, how="anti").select("vector").head(SAMPLE).collect()
+        # The first rows of the table are enough, with as many to spare as may be of this run: no need to read them all.
+        first = rows.head(SAMPLE + needs.height)
+        before = first.join(own, on=keys, how="anti").select("vector").head(SAMPLE).collect()
         return matrix(now), matrix(before)
 
     @cached_property

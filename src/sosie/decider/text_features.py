@@ -24,7 +24,7 @@ Sparse = Any
 """A scipy CSR matrix `[listings, hashed terms]`; scipy carries no types."""
 
 
-def _binary_rows(terms: Iterable[Iterable[str]], bits: int) -> Sparse:
+def binary_rows(terms: Iterable[Iterable[str]], bits: int) -> Sparse:
     """One row of hashed terms each, 1 where a term is there (hashing trick, Weinberger et al. 2009)."""
     from sklearn.feature_extraction import FeatureHasher
 
@@ -57,8 +57,8 @@ class Vocabulary:
             return np.asarray(weights, dtype=np.float16).astype(np.float32)
 
         return cls(
-            idf(_binary_rows((set(title.words) for title in titles), WORD_BITS)),
-            idf(_binary_rows((ngrams(title.text) for title in titles), NGRAM_BITS)),
+            idf(binary_rows((set(title.words) for title in titles), WORD_BITS)),
+            idf(binary_rows((ngrams(title.text) for title in titles), NGRAM_BITS)),
         )
 
     def save(self, path: Path) -> None:
@@ -82,7 +82,7 @@ class Weighted:
 
     @classmethod
     def of(cls, terms: Iterable[Iterable[str]], idf: Floats, bits: int) -> "Weighted":
-        present = _binary_rows(terms, bits)
+        present = binary_rows(terms, bits)
         weight = present.copy()
         weight.data = idf[present.indices]
         return cls(weight, present)

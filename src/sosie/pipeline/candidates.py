@@ -1,12 +1,13 @@
 """The pairs that are worth a decision after this hour's moves, from kept lists of neighbours and few searches."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
 import polars as pl
 
-from sosie import blocking, lexical, neighbours
+from sosie import blocking, lexical, neighbours, spellings
 from sosie.decider.text_features import Vocabulary
 from sosie.index import open_index
 from sosie.pipeline.embed import Modality, current, version
@@ -14,6 +15,12 @@ from sosie.pipeline.run import Run, log
 from sosie.settings import Blocking
 from sosie.tables import LISTINGS, NEIGHBOURS
 from sosie.vectors import matrix
+
+_SIDES = ["left_id", "right_id"]
+_ORDERED = {
+    "left_id": pl.min_horizontal("query_id", "listing_id"),
+    "right_id": pl.max_horizontal("query_id", "listing_id"),
+}
 
 Limits = dict[str, tuple[int, float]]
 
@@ -30,11 +37,16 @@ def limits(rules: Blocking) -> Limits:
 
 @dataclass(frozen=True)
 class Proposed:
-    """`pairs`: every pair with an end among `asked`, the listings whose own proposals could have changed; `counts`
-    for the manifest; `lists` fit tables.NEIGHBOURS and `dropped` (listing_id, source) are to go from it."""
+    """`pairs`: every pair with an end among `asked`, and of `shifted` (left_id, right_id) those that are proposed.
+
+    Together they are all pairs whose proposal could have changed: `asked` are listings that changed, or share their
+    keys with others than before; `shifted` are pairs of which one end came to the other's list, or went from it.
+    `counts` for the manifest; `lists` fit tables.NEIGHBOURS and `dropped` (listing_id, source) are to go from it.
+    """
 
     pairs: pl.DataFrame
     asked: pl.Series
+    shifted: pl.DataFrame
     counts: dict[str, int]
     lists: pl.DataFrame
     dropped: pl.DataFrame
@@ -49,8 +61,12 @@ class Retrieval:
     vocabulary: Vocabulary
 
     @cached_property
+    def _terms(self) -> lexical.Sparse:
+        return lexical.turned(self._spelt)
+
+    @cached_property
     def _spelt(self) -> lexical.Sparse:
-        return lexical.rows(self.catalogue["title"], self.vocabulary)
+        return lexical.weighed(spellings.kept(self.run.lake, self.catalogue, self.run.id), self.vocabulary)
 
     def __call__(self, source: str, asking: pl.Series, k: int, floor: float) -> pl.DataFrame:
         """query_id, listing_id, similarity: the `k` nearest of each, nearest first, equal ones by id.
@@ -78,7 +94,8 @@ class Retrieval:
         lower = floor - 10.0**-neighbours.DIGITS
         if source == "lexical":
             threads = self.run.settings.embedding.threads
-            found = lexical.join(asking, self.catalogue["listing_id"], self._spelt, k, lower, threads=threads)
+            ids = self.catalogue["listing_id"]
+            found = lexical.join(asking, ids, self._spelt, k, lower, threads=threads, terms=self._terms)
         else:
             found = self._by_vector("text" if source == "text" else "image", asking, k, lower)
         return neighbours.rounded(found, floor)
@@ -90,7 +107,8 @@ class Retrieval:
         """
         run = self.run
         stamp = version(run.settings, modality)
-        joined = len(asking) > run.settings.blocking.join_above_share * self.catalogue.height
+        embedded = run.settings.milvus_uri is None
+        joined = run.settings.blocking.joined(len(asking), self.catalogue.height, embedded=embedded)
         log.info(
             "find neighbours",
             modality=modality,
@@ -104,7 +122,21 @@ class Retrieval:
             return blocking.join_frame(asking, held, k, floor)
         with open_index(run.settings) as index:
             index.ensure(modality, stamp)
-            return index.search(modality, held["listing_id"].to_list(), matrix(held), k, min_similarity=floor)
+            found = index.search(modality, held["listing_id"].to_list(), matrix(held), k, min_similarity=floor)
+        return self._exactly(modality, found)
+
+    def _exactly(self, modality: Modality, found: pl.DataFrame) -> pl.DataFrame:
+        """The same neighbours, with similarities as a join in process works them out."""
+        run, ends = self.run, pl.concat([found["query_id"], found["listing_id"]]).unique()
+        listings = run.lake.lookup(LISTINGS, "listing_id", ends)
+        held = current(run.lake, modality, version(run.settings, modality), listings)
+        row = held.select("listing_id", row=pl.int_range(pl.len(), dtype=pl.Int64))
+        known = found.join(row, on="listing_id", maintain_order="left").join(
+            row.rename({"listing_id": "query_id"}), on="query_id", suffix="_query", maintain_order="left"
+        )
+        vectors = matrix(held)
+        exact = blocking.cosines(vectors, known["row_query"].to_numpy(), vectors, known["row"].to_numpy())
+        return known.select("query_id", "listing_id", similarity=pl.Series(exact))
 
 
 def propose(run: Run, retrieve: Retrieval, touched: pl.Series, *, anew: bool) -> Proposed:
@@ -126,34 +158,58 @@ def propose(run: Run, retrieve: Retrieval, touched: pl.Series, *, anew: bool) ->
     mended = [_keys(came)]
     crowded, refilled = 0, 0
     for source, (k, floor) in sources.items():
-        moved = _Moved(
-            source, k, floor, left.filter(pl.col("source") == source), came.filter(pl.col("source") == source)
-        )
+        own = pl.col("source") == source
+        moved = _Moved(source, k, floor, math.ceil(k * rules.spare_neighbours), left.filter(own), came.filter(own))
         lists = moved.lists(state.filter(pl.col("source") == source), retrieve, rules.reverse_neighbours)
         mended.append(lists.rows)
         crowded, refilled = crowded + lists.crowded, refilled + lists.refilled
     lists_now = pl.concat(mended)
 
     living = catalogue["listing_id"]
+    room = rules.candidates_per_listing - sum(k for k, _ in sources.values())
+    may_overflow = _partners(catalogue, rules.exact_key_limit).filter(pl.col("partners") > room)["listing_id"]
     asked = pl.concat(
         [
             living if anew else living.filter(living.is_in(touched.implode())),
-            lists_now["listing_id"],
+            # Who may have more than the cap says anew which of its pairs it keeps, where its list is another one.
+            may_overflow.filter(may_overflow.is_in(lists_now["listing_id"].implode())),
             neighbours.regrouped(left, came, everybody, rules.exact_key_limit),
         ]
     ).unique()
     key = list(NEIGHBOURS.key)
     stale = held.join(everybody, on=key, how="anti") if anew else left.join(came, on=key, how="anti")
     replaced = pl.concat([lists_now.select(key), stale.select(key)])
-    found = _union(rules, catalogue, asked, lists_now, state.join(replaced.lazy(), on=key, how="anti"))
+    before = state.join(replaced.lazy(), on=key, how="semi").collect()
+    shifted = _shifted(before, lists_now, pl.concat([asked, touched]))
+    kept = state.join(replaced.lazy(), on=key, how="anti")
+    found = _union(rules, catalogue, pl.concat([asked, may_overflow]).unique(), shifted, lists_now, kept)
     either = pl.col("left_id").is_in(asked.implode()) | pl.col("right_id").is_in(asked.implode())
     return Proposed(
-        found.pairs.filter(either),
+        pl.concat([found.pairs.filter(either), found.pairs.filter(~either).join(shifted, on=_SIDES, how="semi")]),
         asked,
-        {**found.counts, "asked": len(asked), "refilled_lists": refilled, "crowded_listings": crowded},
+        shifted,
+        {
+            **found.counts,
+            "asked": len(asked),
+            "shifted_pairs": shifted.height,
+            "refilled_lists": refilled,
+            "crowded_listings": crowded,
+        },
         lists_now,
         stale.select(key),
     )
+
+
+def _shifted(before: pl.DataFrame, after: pl.DataFrame, apart: pl.Series) -> pl.DataFrame:
+    """left_id, right_id of the pairs that are on these lists in one of the two states only, none with an end `apart`.
+
+    A list shifts by few places where one listing leaves it or comes to it, so these are far fewer than all its pairs.
+    """
+    place = ["source", "query_id", "listing_id"]
+    was, now = (neighbours.unpacked(rows.lazy()).select(place).collect() for rows in (before, after))
+    moves = pl.concat([was.join(now, on=place, how="anti"), now.join(was, on=place, how="anti")])
+    known = pl.any_horizontal(pl.col("query_id", "listing_id").is_in(apart.implode()))
+    return moves.filter(~known).select(**_ORDERED).unique()
 
 
 @dataclass(frozen=True)
@@ -170,6 +226,7 @@ class _Moved:
     source: str
     k: int
     floor: float
+    spare: int
     left: pl.DataFrame
     came: pl.DataFrame
 
@@ -179,11 +236,12 @@ class _Moved:
         away = pl.concat([gone, came]).unique().implode()
         still = state.filter(~pl.col("listing_id").is_in(away))
         others = still.select(pl.len()).collect().item()
-        deep = retrieve(self.source, came, max(self.k, depth) if others else self.k, self.floor)
-        own = blocking.nearest(deep, self.k)
+        wide = self.k + self.spare
+        deep = retrieve(self.source, came, max(wide, depth) if others else wide, self.floor)
+        own = blocking.nearest(deep, wide)
 
         # Who had a moved listing on its list, and who has to have it now.
-        holders = neighbours.unpacked(still).filter(pl.col("listing_id").is_in(gone.implode())).collect()["query_id"]
+        holders = neighbours.with_spares(still).filter(pl.col("listing_id").is_in(gone.implode())).collect()["query_id"]
         gained = (
             deep.select(query_id="listing_id", listing_id="query_id", similarity="similarity")
             .join(
@@ -192,19 +250,28 @@ class _Moved:
                 right_on="listing_id",
             )
             .filter(pl.col("similarity") >= pl.col("reach"))
-            .select(*blocking.NEIGHBOURS)
         )
         around = pl.concat([holders, gained["query_id"]]).unique()
         before = still.filter(pl.col("listing_id").is_in(around.implode())).collect()
-        full = before.filter(pl.col("near").list.len() >= self.k, pl.col("listing_id").is_in(holders.implode()))
-        refill = full["listing_id"]
-        held = neighbours.unpacked(before.lazy()).select(*blocking.NEIGHBOURS).collect()
-        settled = neighbours.settle(held, gained, gone, self.k)
-        again = blocking.nearest(retrieve(self.source, refill, self.k, self.floor), self.k)
+        held = neighbours.with_spares(before.lazy()).select(*blocking.NEIGHBOURS).collect()
+        settled = neighbours.settle(held, gained.select(*blocking.NEIGHBOURS), gone)
+        # Searched anew: where no spare is left, and where who came is as similar as the last one, as others may be
+        # that were cut.
+        left = settled.group_by("query_id").len().filter(pl.col("len") >= self.k)["query_id"]
+        tied = gained.filter(pl.col("similarity") == pl.col("reach"))["query_id"]
+        scant = ~pl.col("listing_id").is_in(left.implode()) & (pl.col("reach") > neighbours.EVERYBODY)
+        refill = before.filter(scant | pl.col("listing_id").is_in(tied.implode()))["listing_id"]
+        again = blocking.nearest(retrieve(self.source, refill, wide, self.floor), wide)
+        searched = pl.col("listing_id").is_in(refill.implode())
         lists = pl.concat([own, settled.filter(~pl.col("query_id").is_in(refill.implode())), again])
-        placed = pl.concat([self.came, before.select(self.came.columns)])
+        placed = pl.concat(
+            [
+                self.came.with_columns(reach=pl.lit(None, pl.Float32)),
+                before.select(*self.came.columns, reach=pl.when(~searched).then("reach")),
+            ]
+        )
         return _Lists(
-            neighbours.rows(lists, placed, self.source, self.k, self.floor),
+            neighbours.rows(lists, placed, self.source, self.k, self.spare),
             crowded=0 if not others else deep.group_by("query_id").len().filter(pl.col("len") >= depth).height,
             refilled=len(refill),
         )
@@ -213,33 +280,37 @@ class _Moved:
 def _keys(came: pl.DataFrame) -> pl.DataFrame:
     """Rows that remember which keys a listing had."""
     keyed = came.filter(pl.col("source").is_in(blocking.KEYS))
-    empty = {"reach": pl.lit(None, pl.Float32), "near": pl.lit([], NEIGHBOURS.columns["near"])}
+    nobody = pl.lit([], NEIGHBOURS.columns["near"])
+    empty = {"reach": pl.lit(None, pl.Float32), "near": nobody, "spare": nobody}
     return keyed.with_columns(**empty).select(*NEIGHBOURS.columns)
 
 
 def _union(
     rules: Blocking,
     catalogue: pl.DataFrame,
-    asked: pl.Series,
+    asking: pl.Series,
+    shifted: pl.DataFrame,
     mended: pl.DataFrame,
     kept: pl.LazyFrame,
 ) -> blocking.Candidates:
-    """Candidates of the listings asked, from their own lists and from those of others that they are on.
+    """Candidates of the listings asked, from their own lists and from those of others that they are on; and `shifted`.
 
-    Whether a pair survives the cap is for each end to say, by its whole list: an end that was not asked and may have
-    more than the cap is therefore asked with them.
+    Whether a pair survives the cap is for each end to say, by its whole list: an end that may have more than the cap
+    is therefore among those asked.
     """
     sources = limits(rules)
     now = pl.concat([kept, mended.lazy()]).filter(pl.col("source").is_in(list(sources)))
-    room = rules.candidates_per_listing - sum(k for k, _ in sources.values())
-    may_overflow = _partners(catalogue, rules.exact_key_limit).filter(pl.col("partners") > room)["listing_id"]
-    asking = pl.concat([asked, may_overflow]).unique() if len(asked) < catalogue.height else asked
-    rows = (
-        neighbours.unpacked(now)
-        .filter(pl.col("query_id").is_in(asking.implode()) | pl.col("listing_id").is_in(asking.implode()))
-        .collect()
+    ends = pl.concat([shifted["left_id"], shifted["right_id"]]).unique()
+    asks = pl.any_horizontal(pl.col("query_id", "listing_id").is_in(asking.implode()))
+    both_end = pl.all_horizontal(pl.col("query_id", "listing_id").is_in(ends.implode()))
+    rows = neighbours.unpacked(now).filter(asks | both_end).collect()
+    rows = pl.concat(
+        [
+            rows.filter(asks),
+            rows.filter(~asks).with_columns(**_ORDERED).join(shifted, on=_SIDES, how="semi").drop(_SIDES),
+        ]
     )
-    keys = blocking.exact_keys(asking, catalogue, rules.exact_key_limit)
+    keys = blocking.exact_keys(pl.concat([asking, ends]), catalogue, rules.exact_key_limit)
     back = keys.pairs.select(query_id="listing_id", listing_id="query_id", source="source")
     both = blocking.ExactKeys(pl.concat([keys.pairs, back]).unique().sort(back.columns), keys.skipped)
     near = {source: rows.filter(pl.col("source") == source).select(*blocking.NEIGHBOURS) for source in sources}

@@ -60,6 +60,7 @@ def match(run: Run, tally: Tally) -> None:
         run.lake.scan(LISTINGS)
         .filter(~pl.col("is_deleted"))
         .select("listing_id", "title", "gtin", "image_hash", "image_phash", "text_hash")
+        .sort("listing_id")
         .collect()
     )
     decider = mlp.load(settings.decider_model, threads=settings.embedding.threads).in_catalogue(catalogue.height)
@@ -68,7 +69,7 @@ def match(run: Run, tally: Tally) -> None:
     moved = changes(run)["listing_id"]
     found = propose(run, Retrieval(run, catalogue, decider.vocabulary), moved, anew=anew)
     pairs = found.pairs
-    before = run.lake.read(PAIRS) if anew else _of_either(run, pl.concat([found.asked, moved]).unique())
+    before = _held(run) if anew else _of_either(run, pl.concat([found.asked, moved]).unique(), found.shifted)
 
     either_moved = pl.col("left_id").is_in(moved.implode()) | pl.col("right_id").is_in(moved.implode())
     held = before.clear() if anew else before.filter(~either_moved)
@@ -121,13 +122,14 @@ def match(run: Run, tally: Tally) -> None:
 def _recipe(run: Run, decider: Decider) -> str:
     """All that a pair's row depends on beside its listings and the pairs around it."""
     thresholds = decider.thresholds(run.settings.decider.match_at, run.settings.decider.review_at)
-    indifferent = {"join_above_share", "reverse_neighbours"}  # how, not what
+    indifferent = {"join_above_share", "reverse_neighbours", "spare_neighbours"}  # how, not what
     return json.dumps(
         {
             "decider": decider.version,
             "prior": decider.prior,
             "thresholds": thresholds,
             "embedding": [version(run.settings, modality) for modality in MODALITIES],
+            "lists": list(NEIGHBOURS.columns),
             "blocking": run.settings.blocking.model_dump(exclude=indifferent),
         },
         sort_keys=True,
@@ -159,9 +161,19 @@ def _different(run: Run, decided: pl.DataFrame) -> pl.DataFrame:
     return decided.join(_of_either(run, _ends(decided)), on=[*_SIDES, "score", "verdict"], how="anti")
 
 
-def _of_either(run: Run, ids: pl.Series) -> pl.DataFrame:
-    """Held pairs with one end or both among `ids`."""
-    return run.lake.read(PAIRS, pl.col("left_id").is_in(ids.implode()) | pl.col("right_id").is_in(ids.implode()))
+def _of_either(run: Run, ids: pl.Series, others: pl.DataFrame | None = None) -> pl.DataFrame:
+    """Held pairs with one end or both among `ids`, and those of `others` (left_id, right_id)."""
+    either = pl.any_horizontal(pl.col(_SIDES).is_in(ids.implode()))
+    if others is None or others.is_empty():
+        return _held(run, either)
+    perhaps = pl.all_horizontal(pl.col(side).is_in(others[side].unique().implode()) for side in _SIDES)
+    found = _held(run, either | perhaps)
+    return pl.concat([found.filter(either), found.filter(~either).join(others, on=_SIDES, how="semi")])
+
+
+def _held(run: Run, *predicates: pl.Expr) -> pl.DataFrame:
+    """Held pairs, without their reasons, which are most of what the table weighs."""
+    return run.lake.read(PAIRS, *predicates, columns=[*_SIDES, "score", "first_score", "verdict", "blocked_by"])
 
 
 def _ends(*pairs: pl.DataFrame) -> pl.Series:

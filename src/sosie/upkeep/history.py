@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import polars as pl
 
+from sosie import spellings
 from sosie.lake import Lake
 from sosie.pipeline.embed import MODALITIES, TABLE
 from sosie.pipeline.run import Run, Tally, step
@@ -14,12 +15,14 @@ from sosie.tables import CHANGES, DECISIONS, LISTINGS, RUNS, Table
 def forget_history(run: Run, tally: Tally) -> None:
     """Delete change sets of finished hours after `upkeep.records_days`, and history after `upkeep.history_days`.
 
+    Spellings of titles that nobody has any more go at once: they can be made again.
+
     History is a vector or decision that a later one of the same listing took the place of that long ago, and all of a
     listing that was deleted that long ago. What is known of a listing now is never old.
     """
     rules, now = run.settings.upkeep, datetime.now(UTC)
     tally(change_sets=_old_changes(run, now - timedelta(days=rules.records_days)))
-    tally(vectors=0, decisions=0, listings=0)
+    tally(vectors=0, decisions=0, listings=0, spellings=spellings.forget(run.lake, run.id))
     if rules.history_days is not None:
         before = now - timedelta(days=rules.history_days)
         dead = run.lake.read(LISTINGS, pl.col("is_deleted"), pl.col("updated_at") < before, columns=["listing_id"])
