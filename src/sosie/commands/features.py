@@ -1,12 +1,14 @@
 """`sosie features`: what the feature store offers, from the shell."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import polars as pl
 import typer
 
 from sosie.commands.console import errors, out
+
+if TYPE_CHECKING:
+    import polars as pl
 
 features = typer.Typer(no_args_is_help=True, help="Duplicates online, embeddings and decisions as known at any time.")
 
@@ -83,7 +85,9 @@ def save(
         out.print(f"{name}: {rows.height:,} rows.", markup=False, highlight=False)
 
 
-def _read(entities: Path) -> pl.DataFrame:
+def _read(entities: Path) -> "pl.DataFrame":
+    import polars as pl
+
     from sosie.errors import DatasetError
 
     try:

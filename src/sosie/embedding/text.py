@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from sosie.artifacts import Artifact
 from sosie.embedding.characters import spell
-from sosie.errors import ModelError
+from sosie.errors import ModelError, SettingsError
 from sosie.tables import DIM
 
 KIND = "text-encoder"
@@ -34,10 +34,10 @@ class TextEncoder:
     _session: Any
 
     @classmethod
-    def load(cls, folder: Path, threads: int = 0) -> "TextEncoder":
+    def load(cls, folder: Path, threads: int = 0, device: str = "cpu") -> "TextEncoder":
         """Read and check the model. `threads` 0 lets ONNX Runtime take every core. Raises `ModelError`."""
         artifact = Artifact.load(folder, KIND)
-        session = session_of(artifact.file(GRAPH), threads)
+        session = session_of(artifact.file(GRAPH), threads, device)
         width = session.get_outputs()[0].shape[-1]
         if width != DIM:
             raise ModelError(f"{artifact.file(GRAPH)} gives vectors of {width} numbers; needed are {DIM}.")
@@ -80,16 +80,25 @@ def tokenizer_of(file: Path, max_tokens: int) -> Any:
     return tokenizer
 
 
-def session_of(file: Path, threads: int) -> Any:
-    """An ONNX Runtime session on the CPU. Raises `ModelError`."""
+def session_of(file: Path, threads: int, device: str = "cpu") -> Any:
+    """An ONNX Runtime session on the CPU, or on a GPU (`device` cuda). Raises `ModelError`, `SettingsError`."""
     import onnxruntime
+
+    providers = ["CPUExecutionProvider"]
+    if device == "cuda":
+        providers.insert(0, "CUDAExecutionProvider")
+        if providers[0] not in onnxruntime.get_available_providers():
+            raise SettingsError(
+                "embedding.device is cuda, but this ONNX Runtime knows no GPU: install onnxruntime-gpu in place of "
+                "onnxruntime where workers run, or set SOSIE_EMBEDDING__DEVICE=cpu."
+            )
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     try:
-        return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(str(file), options, providers=providers)
     except Exception as error:  # ONNX Runtime's own errors share no public base
         raise ModelError(f"{file} can't be run by ONNX Runtime {onnxruntime.__version__}: {error}") from error
 
