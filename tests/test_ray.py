@@ -27,14 +27,14 @@ PARTITIONS, LISTED, TITLES = 5, 60, 40
 
 
 def catalogue(home: Path) -> Lake:
-    """Listings of which every third has a title that another has, one without any, one deleted."""
+    """Listings of which a third have the title of another, one without any, one deleted."""
     import hashlib
     from datetime import UTC, datetime
 
     rows = [
         {
             "listing_id": f"l{number:03d}",
-            "title": f"acme kettle {number % TITLES} with {number % 7} litres",
+            "title": f"acme kettle {number % TITLES} with {number % TITLES % 7} litres",
             "updated_at": datetime(2026, 3, 1, tzinfo=UTC),
             "is_deleted": number == 0,
             "content_hash": f"{number}",

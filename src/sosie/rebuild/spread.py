@@ -21,6 +21,7 @@ from typing import Any
 import fsspec
 import polars as pl
 
+from sosie import errors
 from sosie.errors import SettingsError, SosieError, StoreBusy
 from sosie.lake import Lake
 from sosie.pipeline.embed import TABLE, Modality, encoded, version
@@ -133,9 +134,18 @@ class Partition:
     def __init__(self, scratch: Scratch, served: Settings, modality: Modality) -> None:
         self.scratch, self.settings, self.modality = scratch, served, modality
 
-    def __call__(self, row: Mapping[str, Any]) -> dict[str, int]:
-        """Embed the partition that the row names, and tell how many listings and different contents it had."""
-        number, hash_ = int(row["partition"]), f"{self.modality}_hash"
+    def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """Embed the partition that the row names, and tell how many listings and different contents it had.
+
+        An error of ours is told as well, as Ray hands on no exception's type.
+        """
+        try:
+            return {**self._embedded(int(row["partition"])), "kind": "", "sentence": ""}
+        except SosieError as error:
+            return {"listings": 0, "computed": 0, "kind": type(error).__name__, "sentence": str(error)}
+
+    def _embedded(self, number: int) -> dict[str, int]:
+        hash_ = f"{self.modality}_hash"
         listings = pl.read_parquet(self.scratch.due(number), hive_partitioning=False)
         contents = listings.unique(hash_).sort(hash_)
         rows = (
@@ -147,13 +157,18 @@ class Partition:
             )
         )
         self.scratch.put(number, rows.select(*TABLE[self.modality].columns))
-        return {"partition": number, "listings": listings.height, "computed": contents.height}
+        return {"listings": listings.height, "computed": contents.height}
+
+
+_KINDS = {name: kind for name, kind in vars(errors).items() if isinstance(kind, type)}
 
 
 def _told(data: Any, ray: Ray, scratch: Scratch, served: Settings, modality: Modality) -> Iterator[dict[str, int]]:
     """What workers say of each partition, as they finish them."""
     threads = max(1, int(ray.cpus_per_worker))
     own = served.model_copy(update={"embedding": served.embedding.model_copy(update={"threads": threads})})
+    from ray import exceptions as ray_exceptions
+
     partitions = scratch.partitions()
     items = data.from_items([{"partition": one} for one in partitions], override_num_blocks=len(partitions))
     finished = items.map(
@@ -164,19 +179,17 @@ def _told(data: Any, ray: Ray, scratch: Scratch, served: Settings, modality: Mod
         num_gpus=ray.gpus_per_worker or None,
     )
     try:
-        yield from finished.iter_rows()
-    except Exception as error:
-        raise _own(error) or StoreBusy(
+        for told in finished.iter_rows():
+            if told["kind"]:
+                raise _KINDS[told["kind"]](told["sentence"])
+            yield told
+    except ray_exceptions.RayTaskError:  # what nobody expected of a worker shows as it is
+        raise
+    except ray_exceptions.RayError as error:
+        raise StoreBusy(
             f"A Ray worker stopped ({str(error).strip().splitlines()[-1][:300]}). What it finished is kept; run "
             "`sosie rebuild` again to go on."
         ) from error
-
-
-def _own(error: BaseException | None) -> SosieError | None:
-    """The error of ours that Ray wrapped in its own."""
-    while error is not None and not isinstance(error, SosieError):
-        error = getattr(error, "cause", None) or error.__cause__
-    return error
 
 
 @contextmanager
