@@ -2,7 +2,8 @@
 
     python benchmarks/startup.py [--tries 3] [--listings 60] [--json FILE]
 
-Four processes, interleaved, medians of --tries: a bare interpreter (the peer of every ratio), `sosie --help`, the parse
+Four processes, interleaved, medians of --tries, in wall time and in CPU time, which other load on the machine does not
+stretch: a bare interpreter (the peer of every ratio), `sosie --help`, the parse
 of `dags/dedup_hourly.py`, and `sosie run` of an hour that is done, in which nothing changed. Seconds of imports are the
 sums of each module's own time as `python -X importtime` tells them, by the package that they belong to, as shares of
 the process's wall time under that flag. Prints JSON.
@@ -13,6 +14,7 @@ import collections
 import json
 import os
 import re
+import resource
 import statistics
 import subprocess
 import sys
@@ -47,15 +49,18 @@ def main() -> None:
             "sosie run, nothing changed": [SOSIE, "run", "--landing", f"{folder}/market/landing", "--hour", HOUR],
         }
         timed(commands["sosie run, nothing changed"], environment)  # the first time something changes
-        seconds = collections.defaultdict(list)
+        seconds: dict[str, list[tuple[float, float]]] = collections.defaultdict(list)
         for _ in range(options.tries):
             for name, command in commands.items():
-                seconds[name].append(timed(command, environment)[0])
-        bare = statistics.median(seconds["python"])
+                seconds[name].append(timed(command, environment)[:2])
+        middle = {
+            name: [statistics.median(each) for each in zip(*tries, strict=True)] for name, tries in seconds.items()
+        }
         found = {
             name: {
-                "seconds": round(statistics.median(seconds[name]), 2),
-                "over_bare_python": round(statistics.median(seconds[name]) / bare, 1),
+                "seconds": round(middle[name][0], 2),
+                "cpu_seconds": round(middle[name][1], 2),
+                "cpu_over_bare_python": round(middle[name][1] / middle["python"][1], 1),
                 **imports(command, environment),
             }
             for name, command in commands.items()
@@ -66,21 +71,27 @@ def main() -> None:
         options.json.write_text(told + "\n")
 
 
-def timed(command: list[str], environment: dict[str, str], *flags: str) -> tuple[float, str]:
-    """Seconds of wall clock of a process, and what it wrote to stderr; stops where it fails."""
-    started = time.perf_counter()
+def timed(command: list[str], environment: dict[str, str], *flags: str) -> tuple[float, float, str]:
+    """Seconds of a process by the wall and by its CPU time, and what it wrote to stderr; stops where it fails."""
+    started, before = time.perf_counter(), cpu()
     told = subprocess.run(
         [sys.executable, *flags, *command], env=environment, capture_output=True, text=True, check=False
     )
     seconds = time.perf_counter() - started
     if told.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{told.stderr[-2000:]}")
-    return seconds, told.stderr
+    return seconds, cpu() - before, told.stderr
+
+
+def cpu() -> float:
+    """CPU seconds of all processes that ended under this one."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def imports(command: list[str], environment: dict[str, str]) -> dict[str, object]:
     """Share of the wall time that imports take, and the packages that take most of it."""
-    seconds, told = timed(command, environment, "-X", "importtime")
+    seconds, _, told = timed(command, environment, "-X", "importtime")
     own: collections.Counter[str] = collections.Counter()
     for micros, module in _LINE.findall(told):
         own[module.split(".")[0]] += int(micros)

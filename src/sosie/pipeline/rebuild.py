@@ -5,6 +5,7 @@ import polars as pl
 from sosie.fence import alone
 from sosie.index import open_index
 from sosie.lake import Lake
+from sosie.locks import exclusive
 from sosie.pipeline.embed import MODALITIES, Modality, current, embed_listings, version
 from sosie.pipeline.run import Counts, log
 from sosie.settings import Settings
@@ -42,4 +43,5 @@ def _by_ray(lake: Lake, settings: Settings) -> dict[Modality, int]:
     """Embed what has no vector while hours go on; what they change meanwhile is left for us."""
     from sosie.rebuild import spread
 
-    return {modality: spread.embed(lake, settings, modality) for modality in MODALITIES}
+    with exclusive(settings.home / "registry" / "rebuild.lock", 5, "rebuilding the index"):
+        return {modality: spread.embed(lake, settings, modality) for modality in MODALITIES}

@@ -41,9 +41,14 @@ class Scratch:
     uri: str
 
     @cached_property
-    def _place(self) -> tuple[Any, str]:
+    def _held(self) -> tuple[Any, str]:
         fs, path = fsspec.core.url_to_fs(self.uri)
         return fs, path
+
+    @property
+    def _place(self) -> tuple[Any, str]:
+        self._held[0].invalidate_cache()  # others write here too
+        return self._held
 
     def due(self, partition: int) -> str:
         return f"{self.uri}/due/part={partition}/*.parquet"
@@ -55,7 +60,6 @@ class Scratch:
 
     def done(self) -> list[str]:
         fs, path = self._place
-        fs.invalidate_cache()  # workers wrote them
         return [fs.unstrip_protocol(file) for file in sorted(fs.glob(f"{path}/done/*.parquet"))]
 
     def put(self, partition: int, rows: pl.DataFrame) -> None:
