@@ -200,6 +200,7 @@ def _told(data: Any, ray: Ray, scratch: Scratch, served: Settings, modality: Mod
 def _cluster(wanted: Ray) -> Iterator[Any]:
     """`ray.data` on the cluster at `address`, or on one of this machine that ends with us."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_raylet_start_wait_time_s", "180")  # a busy machine takes its time
     if wanted.address is None:  # its ports are open to this machine's network: nobody but us may hand it work
         os.environ.setdefault("RAY_AUTH_MODE", "token")
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
