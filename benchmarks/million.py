@@ -301,6 +301,8 @@ def main() -> None:
     parser.add_argument("--hours", type=int, default=2)
     parser.add_argument("--json", type=Path, help="also write it here")
     options = parser.parse_args()
+    if options.hours < 2:
+        parser.error("--hours is 2 at least: the last one is compared, and the first pays for imports")
     os.environ.setdefault("OMP_NUM_THREADS", "2")
     found: dict[str, Any] = {"options": {name: str(value) for name, value in vars(options).items()}}
     for name, listings in (("small", options.listings // 10), ("large", options.listings)):
