@@ -5,10 +5,12 @@ of versions that a consumer was built on. Sources are the lake's Delta tables, s
 pipeline wrote, and nothing is copied.
 """
 
+from collections.abc import Callable
 from datetime import timedelta
 
 from feast import Entity, FeatureService, FeatureView, Field, FileSource
 from feast.data_format import DeltaFormat
+from feast.data_source import DataSource
 from feast.types import Array, Bool, Float32, Float64, String
 from feast.value_type import ValueType
 
@@ -19,8 +21,25 @@ from sosie.tables import DECISIONS, DIM, Table
 FOREVER = timedelta(0)  # a vector or a decision holds until there is a newer one
 
 
-def build(lake: Lake, versions: Versions) -> list[Entity | FileSource | FeatureView | FeatureService]:
-    """Every object of the repo, for these embedding versions."""
+def file_source(
+    lake: Lake, table: Table, *, version: str | None = None, field_mapping: dict[str, str] | None = None
+) -> DataSource:
+    """A table of the lake, or the rows of one embedding version in it, as the DuckDB offline store reads it."""
+    return FileSource(
+        name=table.name if version is None else f"{table.name}_{version}",
+        path=lake.path(table),
+        file_format=DeltaFormat(),
+        timestamp_field="event_timestamp",
+        created_timestamp_column="created_timestamp",
+        field_mapping=field_mapping,
+        tags={} if version is None else {"embedding_version": version},
+    )
+
+
+def build(
+    lake: Lake, versions: Versions, source: Callable[..., DataSource] = file_source
+) -> list[Entity | DataSource | FeatureView | FeatureService]:
+    """Every object of the repo, for these embedding versions. Another offline store has another `source`."""
     listing = Entity(
         name="listing",
         join_keys=["listing_id"],
@@ -28,7 +47,7 @@ def build(lake: Lake, versions: Versions) -> list[Entity | FileSource | FeatureV
         description="One seller's offer on one marketplace.",
     )
     embeddings = {
-        (modality, version): _embedding_view(lake, listing, modality, version)
+        (modality, version): _embedding_view(lake, listing, modality, version, source)
         for modality, known in (("text", versions.text), ("image", versions.image))
         for version in known
     }
@@ -36,7 +55,7 @@ def build(lake: Lake, versions: Versions) -> list[Entity | FileSource | FeatureV
         name="decisions",
         entities=[listing],
         ttl=FOREVER,
-        source=_source(lake, DECISIONS),
+        source=source(lake, DECISIONS),
         schema=[
             Field(name="is_duplicate", dtype=Bool, description="In a cluster, and not its canonical listing."),
             Field(name="cluster_id", dtype=String, description="Stable; none where the listing stands alone."),
@@ -66,12 +85,14 @@ def build(lake: Lake, versions: Versions) -> list[Entity | FileSource | FeatureV
     return [listing, *(view.batch_source for view in views), *views, *services]
 
 
-def _embedding_view(lake: Lake, listing: Entity, modality: str, version: str) -> FeatureView:
+def _embedding_view(
+    lake: Lake, listing: Entity, modality: str, version: str, source: Callable[..., DataSource]
+) -> FeatureView:
     return FeatureView(
         name=view_name(modality, version),
         entities=[listing],
         ttl=FOREVER,
-        source=_source(
+        source=source(
             lake,
             EMBEDDINGS[modality],
             version=version,
@@ -84,18 +105,4 @@ def _embedding_view(lake: Lake, listing: Entity, modality: str, version: str) ->
         ],
         tags={"embedding_version": version},
         description=f"Vectors of the {modality} model, version {version}.",
-    )
-
-
-def _source(
-    lake: Lake, table: Table, *, version: str | None = None, field_mapping: dict[str, str] | None = None
-) -> FileSource:
-    return FileSource(
-        name=table.name if version is None else f"{table.name}_{version}",
-        path=lake.path(table),
-        file_format=DeltaFormat(),
-        timestamp_field="event_timestamp",
-        created_timestamp_column="created_timestamp",
-        field_mapping=field_mapping,
-        tags={} if version is None else {"embedding_version": version},
     )

@@ -173,6 +173,23 @@ def test_helm_values_name_settings_that_exist(file: Path) -> None:
         assert is_setting(name) or name in FREE, name
 
 
+def test_helm_values_name_options_of_airflow_and_its_executors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path))
+    from airflow.configuration import conf
+    from airflow.executors.executor_loader import ExecutorLoader
+    from airflow.providers.cncf.kubernetes.get_provider_info import get_provider_info
+
+    known = {**conf.configuration_description, **get_provider_info()["config"]}
+    executors = set()
+    for file in sorted((DOCKER / "helm").glob("airflow*.yaml")):
+        values = yaml.safe_load(file.read_text())
+        executors.add(values["executor"])
+        assert values["executor"] in ExecutorLoader.executors
+        for section, options in values["config"].items():
+            assert set(options) <= set(known[section]["options"]), section
+    assert executors == {"CeleryExecutor", "KubernetesExecutor"}
+
+
 def test_feast_for_many_workers_differs_in_its_stores_alone() -> None:
     one, many = (
         yaml.safe_load((PROJECT / folder / "feature_store.yaml").read_text())

@@ -6,9 +6,9 @@ A setting `embedding.batch_size` is `SOSIE_EMBEDDING__BATCH_SIZE` in the environ
 import json
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SkipValidation, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -17,9 +17,12 @@ from pydantic_settings import (
 )
 
 from sosie.errors import ModelError, SettingsError
+from sosie.places import place
 
 PROJECT = Path(__file__).resolve().parents[2]
 
+Engine = Literal["local", "ray"]
+ENGINES: tuple[Engine, ...] = get_args(Engine)
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -46,12 +49,16 @@ class Validation(Section):
 
 
 class Embedding(Section):
-    """`text` and `image` are the encoders in use: names of folders under `models`."""
+    """`text` and `image` are the encoders in use: names of folders under `models`.
+
+    `device` cuda needs `onnxruntime-gpu` in place of `onnxruntime`.
+    """
 
     text: str = "text"
     image: str = "image"
     batch_size: int = 32
     threads: int = 0
+    device: Literal["cpu", "cuda"] = "cpu"
     shard_size: int = 20_000
     max_shards: int = 16
 
@@ -136,9 +143,22 @@ class Report(Section):
     example_pairs: int = 40
 
 
+class Ray(Section):
+    """How a rebuild spreads over a Ray cluster. `address` None starts one on this machine, for as long as it takes."""
+
+    address: str | None = None
+    partitions: int = Field(default=64, gt=0)  # what is embedded is parted by content; one that is done stays done
+    workers: int = Field(default=2, gt=0)
+    cpus_per_worker: float = Field(default=1.0, ge=0)
+    gpus_per_worker: float = Field(default=0.0, ge=0)  # above 0 together with embedding.device cuda
+    commit_listings: int = Field(default=1_000_000, gt=0)  # vectors that go to the lake in one commit
+
+
 class Rebuild(Section):
     """A second embedding version: how it is built, compared and kept."""
 
+    engine: Engine = "local"  # where contents are embedded
+    ray: Ray = Ray()
     chunk: int = Field(default=5_000, gt=0)  # listings between two marks of progress
     follow_hours: float = 24.0  # how long hours go on writing the version that was live before
     wait_seconds: float = 3_600.0  # how long a step waits for a switch to end, and a switch for steps
@@ -195,7 +215,7 @@ class Settings(BaseSettings):
     lake_uri: str = ""
     landing: Path = Path()
     pictures_root: str = ""
-    reports: Path = Path()
+    reports: SkipValidation[Path] = Path()  # a folder, or an object store's URI
     models: Path = Path()
     feature_repo: Path = PROJECT / "feature_repo"
     repository: Path = PROJECT  # the checkout that training runs `dvc` in
@@ -240,8 +260,8 @@ class Settings(BaseSettings):
         values = {key: value for key, value in values.items() if key != "training"}  # knobs of training, not ours
         home = Path(str(values.get("home") or PROJECT / "var")).expanduser().resolve()
         values["home"] = home
-        for name in ("landing", "reports"):
-            values[name] = Path(str(values.get(name) or home / name)).expanduser().resolve()
+        values["landing"] = Path(str(values.get("landing") or home / "landing")).expanduser().resolve()
+        values["reports"] = place(str(values.get("reports") or home / "reports"))
         values["models"] = values.get("models") or live_models(home)
         values["lake_uri"] = values.get("lake_uri") or str(home / "lake")
         values["pictures_root"] = values.get("pictures_root") or str(values["landing"])

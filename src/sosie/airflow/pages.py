@@ -5,7 +5,7 @@ Imported by the API server alone, on the first request.
 
 import mimetypes
 from html import escape
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -15,11 +15,12 @@ from airflow.api_fastapi.core_api.security import requires_access_dag
 from airflow.models.dagrun import DagRun
 from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi import Path as InPath
-from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse
+from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 from sqlalchemy import select
 
 from sosie.airflow import DAG_ID, access, bridge
 from sosie.page import install
+from sosie.places import is_local
 from sosie.settings import Settings
 from sosie.validation import docs
 
@@ -42,6 +43,11 @@ def inside(root: Path, path: str) -> Path | None:
     """The file under `root` that `path` names, or a folder's `index.html`; None for what isn't there or leads out."""
     if "\0" in path:
         return None
+    if not is_local(root):  # keys know no links; a name that climbs, or starts anew, is none
+        found = root / path
+        climbs = path.startswith("/") or ".." in PurePosixPath(path).parts or "://" in path
+        found = found / "index.html" if not climbs and found.is_dir() else found
+        return found if not climbs and found.is_file() else None
     root = root.resolve()
     found = (root / path).resolve()  # links are followed before they are judged
     if found.is_dir():
@@ -105,7 +111,10 @@ def build(settings: Settings) -> FastAPI:
             return RedirectResponse(f"{request.scope['root_path']}/{quote(path.rstrip('/'))}/index.html")
         kind = mimetypes.guess_type(found.name)[0] or "application/octet-stream"
         policy = DOCS_POLICY if "data_docs" in Path(path).parts else POLICY
-        return FileResponse(found, media_type=kind, headers={**HEADERS, "Content-Security-Policy": policy})
+        headers = {**HEADERS, "Content-Security-Policy": policy}
+        if not is_local(found):
+            return Response(found.read_bytes(), media_type=kind, headers=headers)
+        return FileResponse(found, media_type=kind, headers=headers)
 
     return app
 

@@ -58,7 +58,9 @@ def _writable(check: str, folder: Path) -> Iterator[Finding]:
         yield fine(check, f"{folder} can be written")
     except OSError as error:
         yield fault(
-            check, f"{folder} can't be written ({error.strerror}).", f"Give this user the right to write {folder}."
+            check,
+            f"{folder} can't be written ({error.strerror or error}).",
+            f"Give this user the right to write {folder}.",
         )
 
 

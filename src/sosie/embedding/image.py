@@ -38,10 +38,10 @@ class ImageEncoder:
     _threads: int
 
     @classmethod
-    def load(cls, folder: Path, threads: int = 0) -> "ImageEncoder":
+    def load(cls, folder: Path, threads: int = 0, device: str = "cpu") -> "ImageEncoder":
         """Read and check the model. `threads` 0 takes every core. Raises `ModelError`."""
         artifact = Artifact.load(folder, KIND)
-        session = session_of(artifact.file(GRAPH))
+        session = session_of(artifact.file(GRAPH), device=device)
         width = session.get_outputs()[0].shape[-1]
         if width != DIM:
             raise ModelError(f"{artifact.file(GRAPH)} gives vectors of {width} numbers; needed are {DIM}.")

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from sosie.artifacts import Artifact
 from sosie.embedding.characters import spell
-from sosie.errors import ModelError
+from sosie.errors import ModelError, SettingsError
 from sosie.tables import DIM
 
 KIND = "text-encoder"
@@ -37,10 +37,10 @@ class TextEncoder:
     _threads: int
 
     @classmethod
-    def load(cls, folder: Path, threads: int = 0) -> "TextEncoder":
+    def load(cls, folder: Path, threads: int = 0, device: str = "cpu") -> "TextEncoder":
         """Read and check the model. `threads` 0 takes every core. Raises `ModelError`."""
         artifact = Artifact.load(folder, KIND)
-        session = session_of(artifact.file(GRAPH))
+        session = session_of(artifact.file(GRAPH), device=device)
         width = session.get_outputs()[0].shape[-1]
         if width != DIM:
             raise ModelError(f"{artifact.file(GRAPH)} gives vectors of {width} numbers; needed are {DIM}.")
@@ -83,20 +83,29 @@ def tokenizer_of(file: Path, max_tokens: int) -> Any:
     return tokenizer
 
 
-def session_of(file: Path, threads: int = 1) -> Any:
-    """An ONNX Runtime session on the CPU. Raises `ModelError`.
+def session_of(file: Path, threads: int = 1, device: str = "cpu") -> Any:
+    """An ONNX Runtime session on the CPU, or on a GPU (`device` cuda). Raises `ModelError`, `SettingsError`.
 
     By default it works on the thread that calls it: the many small products of these models gain little from threads of
     their own, which spin where they wait. Whoever has several batches runs them `side_by_side`.
     """
     import onnxruntime
 
+    providers = ["CPUExecutionProvider"]
+    if device == "cuda":
+        providers.insert(0, "CUDAExecutionProvider")
+        if providers[0] not in onnxruntime.get_available_providers():
+            raise SettingsError(
+                "embedding.device is cuda, but this ONNX Runtime knows no GPU: install onnxruntime-gpu in place of "
+                "onnxruntime where workers run, or set SOSIE_EMBEDDING__DEVICE=cpu."
+            )
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     try:
-        return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(str(file), options, providers=providers)
     except Exception as error:  # ONNX Runtime's own errors share no public base
         raise ModelError(f"{file} can't be run by ONNX Runtime {onnxruntime.__version__}: {error}") from error
 

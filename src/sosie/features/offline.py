@@ -10,6 +10,7 @@ Feast loads this module by the name in `feature_store.yaml`; import it nowhere e
 from datetime import datetime
 from typing import Any, Literal
 
+import fsspec.core
 import ibis  # type: ignore[import-untyped,unused-ignore]
 import pyarrow as pa  # type: ignore[import-untyped,unused-ignore]
 from deltalake import DeltaTable
@@ -104,5 +105,10 @@ def _read(data_source: DataSource, repo_path: str) -> Any:
     files = held.file_uris(file_pruning_predicate=None if version is None else [(VERSION, "=", version)])
     if not files:
         return ibis.memtable(pa.schema(held.schema().to_arrow()).empty_table())
+    if "://" in files[0] and not files[0].startswith("file://"):
+        # DuckDB's own client would have to be downloaded, and Ibis does so for whatever starts with `s3://`.
+        filesystem, _ = fsspec.core.url_to_fs(files[0])
+        ibis.get_backend().con.register_filesystem(filesystem)
+        files = [file.replace("s3://", "s3a://", 1) for file in files]
     table = ibis.read_parquet(files, union_by_name=True, hive_partitioning=True, hive_types_autocast=False)
     return table if version is None else table.filter(table[VERSION] == version)

@@ -13,9 +13,10 @@ import structlog
 
 from sosie.errors import TerminalError
 from sosie.page.store import Store
-from sosie.pictures import PictureFault, Thumbnails, decode, fetch, shrunk, write_atomically
+from sosie.pictures import PictureFault, Thumbnails, decode, fetch, shrunk
 from sosie.pictures.sources import locate
 from sosie.pipeline.ingest import thumbnails
+from sosie.places import write_atomically
 from sosie.settings import Settings
 from sosie.tables import LISTINGS
 

@@ -13,9 +13,7 @@ A picture that can't be used never stops a run. It comes back as an `Inspection`
 
 import hashlib
 import io
-import os
 import re
-import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -31,6 +29,7 @@ from PIL import Image, ImageOps
 from sosie import faults
 from sosie.errors import StoreBusy, TerminalError
 from sosie.pictures.sources import PictureFault, fetch
+from sosie.places import write_atomically
 from sosie.settings import Validation
 
 __all__ = [
@@ -178,20 +177,6 @@ def shrunk(image: Image.Image, side: int) -> bytes:
     encoded = io.BytesIO()
     small.save(encoded, "JPEG", quality=90)
     return encoded.getvalue()
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all, with the folders that it needs."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, partial = tempfile.mkstemp(dir=path.parent, suffix=".partial")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-        Path(partial).chmod(0o644)
-        Path(partial).replace(path)
-    except BaseException:
-        Path(partial).unlink(missing_ok=True)
-        raise
 
 
 def inspect(

@@ -74,8 +74,7 @@ def embed_listings(
     missing = contents.join(known, left_on=hash_, right_on="content_hash", how="anti")
     pieces = [known.select("content_hash", "vector")]
     if not missing.is_empty():
-        encoded = pl.Series("vector", _encode(settings, modality, missing)).cast(VECTOR)
-        pieces.append(pl.DataFrame({"content_hash": missing[hash_], "vector": encoded}))
+        pieces.append(encoded(settings, modality, missing))
     rows = (
         listings.select("listing_id", content_hash=hash_, event_timestamp="updated_at")
         .join(pl.concat(pieces), on="content_hash")
@@ -87,18 +86,24 @@ def embed_listings(
     return lake.append(TABLE[modality], rows, run_id=run_id), contents.height, missing.height
 
 
+def encoded(settings: Settings, modality: Modality, contents: pl.DataFrame) -> pl.DataFrame:
+    """content_hash, vector of listings of which no two have the same content: what the model says, and nothing else."""
+    vectors = pl.Series("vector", _encode(settings, modality, contents)).cast(VECTOR)
+    return pl.DataFrame({"content_hash": contents[f"{modality}_hash"], "vector": vectors})
+
+
 def _encode(settings: Settings, modality: Modality, contents: pl.DataFrame) -> npt.NDArray[np.float32]:
     if modality == "text":
         from sosie.embedding.text import TextEncoder
 
         titles = contents.select(clean_titles(pl.col("title")))["title"].to_list()
-        text = TextEncoder.load(settings.text_model, threads=settings.embedding.threads)
+        text = TextEncoder.load(settings.text_model, settings.embedding.threads, settings.embedding.device)
         return text.encode(titles, settings.embedding.batch_size)
 
     from sosie.embedding.image import ImageEncoder
 
     pictures = thumbnails(settings)
-    image = ImageEncoder.load(settings.image_model, threads=settings.embedding.threads)
+    image = ImageEncoder.load(settings.image_model, settings.embedding.threads, settings.embedding.device)
     hashes: Sequence[str] = contents["image_hash"].to_list()
     batch = settings.embedding.batch_size
     parts = [

@@ -5,7 +5,8 @@ import polars as pl
 from sosie.fence import alone
 from sosie.index import open_index
 from sosie.lake import Lake
-from sosie.pipeline.embed import MODALITIES, current, embed_listings, version
+from sosie.locks import exclusive
+from sosie.pipeline.embed import MODALITIES, Modality, current, embed_listings, version
 from sosie.pipeline.run import Counts, log
 from sosie.settings import Settings
 from sosie.tables import LISTINGS
@@ -18,15 +19,17 @@ def rebuild(settings: Settings) -> Counts:
     collections are whole before the first alias moves. Hours wait meanwhile. Pairs stay as they are.
     """
     lake, counts = Lake(settings.lake_uri), Counts()
+    embedded = _by_ray(lake, settings) if settings.rebuild.engine == "ray" else {}
     with alone(settings), open_index(settings) as index:
         live = lake.read(LISTINGS, ~pl.col("is_deleted"))
         for modality in MODALITIES:
             stamp = version(settings, modality)
             with_content = live.drop_nulls(f"{modality}_hash")
+            spread = embedded.get(modality, 0)
             _, _, computed = embed_listings(lake, settings, modality, with_content, "rebuild")
             written = index.rebuild_from(modality, stamp, current(lake, modality, stamp, live))
             counts |= {
-                f"{modality}_computed": computed,
+                f"{modality}_computed": spread + computed,
                 f"{modality}_mended": written.rows,
                 f"{modality}_held": index.count(modality, version=stamp),
             }
@@ -34,3 +37,11 @@ def rebuild(settings: Settings) -> Counts:
         for modality in MODALITIES:
             index.promote(modality, version(settings, modality))
     return counts
+
+
+def _by_ray(lake: Lake, settings: Settings) -> dict[Modality, int]:
+    """Embed what has no vector while hours go on; what they change meanwhile is left for us."""
+    from sosie.rebuild import spread
+
+    with exclusive(settings.home / "registry" / "rebuild.lock", 5, "rebuilding the index"):
+        return {modality: spread.embed(lake, settings, modality) for modality in MODALITIES}

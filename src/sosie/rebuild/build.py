@@ -49,8 +49,13 @@ def build(settings: Settings, target: Target) -> Counts:
 
 
 def _embed(settings: Settings, lake: Lake, served: Settings, modality: Modality, at: Progress) -> int:
+    here = replace(at, phase="embed", modality=modality)
+    if settings.rebuild.engine == "ray":
+        from sosie.rebuild import spread
+
+        return spread.embed(lake, served, modality, lambda done, of: mark(settings, replace(here, done=done, total=of)))
     missing, calls = without_vector(lake, served, modality), 0
-    for part in _parts(settings, missing, replace(at, phase="embed", modality=modality)):
+    for part in _parts(settings, missing, here):
         calls += embed_listings(lake, served, modality, part, RUN)[2]
     return calls
 

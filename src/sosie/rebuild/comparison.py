@@ -11,6 +11,7 @@ from sosie import blocking, judgements, registry
 from sosie.index import open_index
 from sosie.lake import Lake
 from sosie.pipeline.embed import MODALITIES, Modality, current, version
+from sosie.places import write_atomically
 from sosie.rebuild import measures
 from sosie.rebuild.target import Target
 from sosie.settings import Settings
@@ -168,10 +169,9 @@ def _with_titles(pairs: pl.DataFrame, live: pl.DataFrame) -> list[dict[str, Any]
 def _write(place: Path, found: dict[str, Any]) -> None:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    place.mkdir(parents=True, exist_ok=True)
-    (place / "comparison.json").write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n")
+    write_atomically(place / "comparison.json", (json.dumps(found, indent=2, ensure_ascii=False) + "\n").encode())
     pages = Environment(loader=PackageLoader("sosie.rebuild"), autoescape=True, undefined=StrictUndefined)
     pages.filters["share"] = lambda value: "–" if value is None else f"{value:.1%}"
     pages.filters["number"] = lambda value: "–" if value is None else f"{value:,}"
     pages.filters["score"] = lambda value: "–" if value is None else f"{value:.3f}"
-    (place / "index.html").write_text(pages.get_template("comparison.html.j2").render(found=found))
+    write_atomically(place / "index.html", pages.get_template("comparison.html.j2").render(found=found).encode())

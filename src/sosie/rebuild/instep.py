@@ -24,16 +24,22 @@ def with_content(lake: Lake, modality: Modality) -> pl.DataFrame:
 
 def without_vector(lake: Lake, settings: Settings, modality: Modality) -> pl.DataFrame:
     """Live listings whose content has no vector under the models of `settings`, equal content together."""
+    return lacking(lake, settings, modality).sort(f"{modality}_hash", "listing_id").collect()
+
+
+def lacking(lake: Lake, settings: Settings, modality: Modality) -> pl.LazyFrame:
+    """The same lazily, in no order."""
     hash_ = f"{modality}_hash"
-    held = lake.read(
-        TABLE[modality],
-        pl.col("embedding_version") == version(settings, modality),
-        columns=["listing_id", "content_hash"],
-    ).unique()
+    held = (
+        lake.scan(TABLE[modality])
+        .filter(pl.col("embedding_version") == version(settings, modality))
+        .select("listing_id", "content_hash")
+        .unique()
+    )
     return (
-        with_content(lake, modality)
+        lake.scan(LISTINGS)
+        .filter(~pl.col("is_deleted"), pl.col(hash_).is_not_null())
         .join(held, left_on=["listing_id", hash_], right_on=["listing_id", "content_hash"], how="anti")
-        .sort(hash_, "listing_id")
     )
 
 

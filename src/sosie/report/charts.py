@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from sosie.places import write_atomically
 from sosie.report.counts import Counts
 
 PLOTLY = "plotly.min.js"
@@ -110,8 +111,5 @@ def place_plotly(assets: Path) -> Path:
     target = assets / PLOTLY
     script = plotly_js().encode()
     if not target.is_file() or target.stat().st_size != len(script):
-        assets.mkdir(parents=True, exist_ok=True)
-        half = target.with_suffix(".part")
-        half.write_bytes(script)
-        half.replace(target)
+        write_atomically(target, script)
     return target

@@ -12,6 +12,7 @@ import structlog
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image, UnidentifiedImageError
 
+from sosie.places import write_atomically
 from sosie.report import charts, words
 from sosie.report.data import ReportData
 
@@ -34,10 +35,7 @@ def write(folder: Path, data: ReportData) -> Path:
     """
     charts.place_plotly(folder / "assets")
     page = folder / data.run_id / "index.html"
-    page.parent.mkdir(parents=True, exist_ok=True)
-    half = page.with_suffix(".part")
-    half.write_text(render(data), encoding="utf-8")
-    half.replace(page)
+    write_atomically(page, render(data).encode())
     return page
 
 

@@ -1,5 +1,6 @@
 """Data Docs: Great Expectations' own pages of one validation, in a folder of their own."""
 
+import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import unquote, urlparse
@@ -7,6 +8,7 @@ from urllib.parse import unquote, urlparse
 import structlog
 
 from sosie.landing import hour_of
+from sosie.places import is_local
 from sosie.validation.suite import NAME, Findings
 
 log = structlog.get_logger(__name__)
@@ -40,6 +42,19 @@ def newest(folder: Path) -> Path | None:
 
 
 def _write(findings: Findings, folder: Path) -> Path:
+    hour = hour_of(folder.as_posix())
+    if is_local(folder):
+        return _build(findings, folder, hour)
+    with tempfile.TemporaryDirectory() as scratch:  # Great Expectations writes to a disk, or by a client of its own
+        built = Path(scratch)
+        index = _build(findings, built, hour)
+        for page in built.rglob("*"):
+            if page.is_file():
+                (folder / page.relative_to(built).as_posix()).write_bytes(page.read_bytes())
+        return folder / index.relative_to(built).as_posix()
+
+
+def _build(findings: Findings, folder: Path, hour: str | None) -> Path:
     from great_expectations.core.run_identifier import RunIdentifier
     from great_expectations.data_context.types.resource_identifiers import (
         ExpectationSuiteIdentifier,
@@ -59,7 +74,6 @@ def _write(findings: Findings, folder: Path) -> Path:
     )
     results = findings.results
     # An hour that is run again replaces its page instead of adding one.
-    hour = hour_of(folder.as_posix())
     time = datetime.now(UTC) if hour is None else datetime.strptime(hour, "%Y-%m-%dT%H").replace(tzinfo=UTC)
     run = RunIdentifier(run_name=hour or folder.name, run_time=time)
     results.meta |= {"run_id": run, "validation_time": run.run_time, "batch_parameters": None}

@@ -1,0 +1,324 @@
+"""Hours over a large catalogue: stores and steps are real, vectors are simulated, the state before is written directly.
+
+    python benchmarks/million.py [--listings 50000] [--new 500] [--updates 2000] [--hours 2] [--json FILE]
+    python benchmarks/million.py --listings 1000000          # and 5000000, with SOSIE_MILVUS_URI at a server
+
+Runs the same hours over a catalogue of --listings and over one a tenth as large. What is O(changed) has a ratio of 1
+between them, what reads the catalogue one of up to 10; that is the figure of each step. `found` is the share of new
+listings of a product that was there before which the hour puts into that product's cluster.
+
+The catalogue has titles, one in three a GTIN, no pictures; every fifth listing is one more of a product that is there.
+Its state is what a first load leaves, but for two things: neighbour lists are found by an approximate index (IVF, 16
+of its lists), and `pairs` holds the planted duplicates alone, no near misses. Retrieval by spelling is off, as it is
+joined over all titles. Of --updates a fifth change the title, the others the price. Prints JSON.
+"""
+
+import argparse
+import json
+import os
+import resource
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from sosie import blocking, neighbours, pipeline
+from sosie.decider import mlp
+from sosie.index import open_index, server
+from sosie.index.profiles import profile_for
+from sosie.lake import Lake
+from sosie.listings import detect
+from sosie.pipeline.embed import version
+from sosie.pipeline.match import _recipe
+from sosie.settings import Settings, load
+from sosie.tables import CLUSTERS, DIM, FEED, LISTINGS, NEIGHBOURS, PAIRS, RECIPES, TEXT_EMBEDDINGS, VECTOR
+
+Floats = npt.NDArray[np.float32]
+
+FIRST = datetime(2026, 1, 5, tzinfo=UTC)
+CHUNK, AROUND, SPREAD, SAME = 100_000, 50, 0.08, 0.95
+BRANDS = ("Acme", "Borealis", "Corvus", "Deltona", "Eiger", "Fjordan", "Gantry", "Helix")
+NOUNS = ("kettle", "lamp", "drill", "backpack", "router", "mixer", "saddle", "tent", "printer", "blender", "jacket")
+COLOURS = ("black", "white", "red", "blue", "green", "silver")
+
+
+@dataclass
+class Market:
+    """Products with simulated vectors; a listing's product stands in its title's model code."""
+
+    listings: int
+    random: np.random.Generator = field(default_factory=lambda: np.random.default_rng(7))
+
+    def __post_init__(self) -> None:
+        products = self.listings * 2
+        centres = units(self.random.standard_normal((max(self.listings // AROUND, 1), DIM), dtype=np.float32))
+        self.vectors = np.empty((products, DIM), np.float32)
+        for start in range(0, products, CHUNK):
+            rows = min(CHUNK, products - start)
+            noise = self.random.standard_normal((rows, DIM), dtype=np.float32)
+            around = centres[self.random.integers(len(centres), size=rows)]
+            self.vectors[start : start + rows] = units(around + np.float32(SPREAD) * noise)
+        self.known = 0
+
+    def products(self, rows: int) -> npt.NDArray[np.int64]:
+        """Of that many new listings: four fifths a product of their own, the others one that is there."""
+        own = self.random.random(rows) < 0.8
+        own[0] |= self.known == 0
+        numbers = self.known + np.cumsum(own) - 1
+        self.known += int(own.sum())
+        older = (self.random.random(rows) * np.maximum(numbers, 1)).astype(np.int64)
+        return np.where(own, numbers, older)
+
+    def rows(self, ids: list[str], products: npt.NDArray[np.int64], at: datetime) -> pl.DataFrame:
+        """As a feed has them. Two listings of a product name it in another order, sometimes with another end."""
+        ends = self.random.integers(4, size=len(ids))
+        titles = []
+        for product, end in zip(products.tolist(), ends.tolist(), strict=True):
+            brand, noun, colour = BRANDS[product % 8], NOUNS[product % 11], COLOURS[product % 6]
+            code = f"KX{product:08d}"
+            words = (brand, noun, code, colour) if end % 2 else (noun, brand, code, colour)
+            titles.append(" ".join(words) + (" new" if end == 3 else ""))
+        frame = pl.DataFrame(
+            {
+                "listing_id": ids,
+                "seller_id": [f"s{number}" for number in self.random.integers(self.listings, size=len(ids))],
+                "title": titles,
+                "gtin": [gtin(number) if number % 3 == 0 else None for number in products.tolist()],
+                "price": (10 + products % 90).astype(np.float64),
+                "currency": "EUR",
+                "updated_at": at,
+                "is_deleted": False,
+            },
+            schema_overrides={"gtin": pl.String, "updated_at": FEED["updated_at"]},
+        )
+        return frame.with_columns(pl.lit(None, dtype).alias(n) for n, dtype in FEED.items() if n not in frame.columns)
+
+    def embed(self, titles: pl.Series) -> Floats:
+        """A title's vector: its product's, turned by what else the title says."""
+        products = titles.str.extract(r"(?i)KX(\d{8})").cast(pl.Int64).to_numpy()
+        base = self.vectors[products]
+        noise = np.stack([np.random.default_rng(seed).standard_normal(DIM) for seed in titles.hash(7).to_list()])
+        across = units((noise - (noise * base).sum(1, keepdims=True) * base).astype(np.float32))
+        return units(np.float32(SAME) * base + np.float32(np.sqrt(1 - SAME**2)) * across)
+
+
+def units(vectors: Floats) -> Floats:
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), dtype=np.float32)
+
+
+def gtin(number: int) -> str:
+    digits = f"{number:012d}"
+    total = sum(int(digit) * (3 if place % 2 else 1) for place, digit in enumerate(digits))
+    return f"{digits}{-total % 10}"
+
+
+def seed(run: pipeline.Run, market: Market) -> None:
+    """The state that a first load leaves."""
+    import faiss
+
+    lake, stamp = run.lake, version(run.settings, "text")
+    vectors = np.empty((market.listings, DIM), np.float32)
+    with open_index(run.settings) as index:
+        index.ensure("text", stamp, profile=profile_for(market.listings))
+        index.ensure("image", version(run.settings, "image"))
+        for start in range(0, market.listings, CHUNK):
+            ids = names(start, min(start + CHUNK, market.listings))
+            fed = market.rows(ids, market.products(len(ids)), FIRST)
+            rows = detect(
+                fed.with_columns(image_hash=pl.lit(None, pl.String)), LISTINGS.schema.to_frame(), "2026-01-04T00"
+            ).listings
+            rows = rows.sort("listing_id")
+            made = market.embed(rows["title"])
+            vectors[start : start + len(ids)] = made
+            lake.append(LISTINGS, rows)
+            embedded = rows.select("listing_id", content_hash="text_hash", event_timestamp="updated_at").with_columns(
+                vector=pl.Series(made).cast(VECTOR),
+                embedding_version=pl.lit(stamp),
+                created_timestamp=pl.lit(FIRST),
+            )
+            lake.append(TEXT_EMBEDDINGS, embedded.select(*TEXT_EMBEDDINGS.columns))
+            index.upsert("text", rows["listing_id"].to_list(), made)
+            told(f"{start + len(ids):,} listings stored")
+    catalogue = lake.read(LISTINGS)
+    groups(run, catalogue)
+
+    rules = run.settings.blocking
+    lists = int(2 ** np.round(np.log2(4 * np.sqrt(market.listings))))
+    nearest = faiss.index_factory(DIM, f"IVF{lists},Flat", faiss.METRIC_INNER_PRODUCT)
+    nearest.train(vectors[:: max(len(vectors) // (lists * 50), 1)])
+    nearest.add(vectors)
+    nearest.nprobe = 16
+    ids = pl.Series(names(0, market.listings))
+    placed = neighbours.contents(catalogue, ["text", *blocking.KEYS])
+    for start in range(0, market.listings, CHUNK):
+        some = ids[start : start + CHUNK]
+        near, where = nearest.search(vectors[start : start + CHUNK], rules.text_neighbours + 1)
+        kept = (where >= 0) & (near >= rules.min_text_similarity)
+        found = pl.DataFrame(
+            {
+                "query_id": some.gather(np.nonzero(kept)[0]),
+                "listing_id": ids.gather(where[kept]),
+                "similarity": near[kept],
+            },
+            schema=blocking.NEIGHBOURS,
+        )
+        found = blocking.nearest(neighbours.rounded(found, rules.min_text_similarity), rules.text_neighbours)
+        own = placed.filter(pl.col("listing_id").is_in(some.implode()))
+        lake.append(
+            NEIGHBOURS,
+            pl.concat(
+                [
+                    neighbours.rows(
+                        found, own.filter(pl.col("source") == "text"), "text",
+                        rules.text_neighbours, rules.min_text_similarity,
+                    ),
+                    own.filter(pl.col("source") != "text")
+                    .with_columns(reach=pl.lit(None, pl.Float32), near=pl.lit([], NEIGHBOURS.columns["near"]))
+                    .select(*NEIGHBOURS.columns),
+                ]
+            ),
+        )  # fmt: skip
+        told(f"{start + len(some):,} lists of neighbours stored")
+
+
+def groups(run: pipeline.Run, catalogue: pl.DataFrame) -> None:
+    """Pairs, clusters and the recipe that they were made by."""
+    decider = mlp.load(run.settings.decider_model).in_catalogue(catalogue.height)
+    own = catalogue.select("listing_id", product=product_of("title"))
+    pairs = (
+        own.join(own, on="product")
+        .filter(pl.col("listing_id") < pl.col("listing_id_right"))
+        .select(
+            left_id="listing_id", right_id="listing_id_right", score=pl.lit(0.97), first_score=pl.lit(0.95),
+            verdict=pl.lit("match"), reasons=pl.lit([], PAIRS.columns["reasons"]), blocked_by=pl.lit(["text"]),
+            decider_version=pl.lit(decider.version),
+            embedding_version=pl.lit("+".join(version(run.settings, modality) for modality in ("text", "image"))),
+            run_id=pl.lit("2026-01-04T00"),
+        )
+    )  # fmt: skip
+    run.lake.append(PAIRS, pairs)
+    first, size = pl.col("listing_id").min().over("product"), pl.len().over("product")
+    clusters = own.with_columns(cluster_id=pl.lit("c-") + first, canonical_id=first, size=size.cast(pl.Int64))
+    clusters = clusters.filter(pl.col("size") > 1).with_columns(changed_run=pl.lit("2026-01-04T00"))
+    run.lake.append(CLUSTERS, clusters.select(*CLUSTERS.columns))
+    run.lake.upsert(RECIPES, pl.DataFrame([{"name": PAIRS.name, "recipe": _recipe(run, decider)}]))
+
+
+def product_of(column: str) -> pl.Expr:
+    return pl.col(column).str.extract(r"(?i)KX(\d{8})")
+
+
+def names(start: int, end: int) -> list[str]:
+    return [f"l{number:08d}" for number in range(start, end)]
+
+
+def told(text: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+
+
+def hour(run: pipeline.Run, market: Market, held: int, new: int, updates: int) -> dict[str, Any]:
+    """Land an hour's rows, run it, and tell its steps' seconds and what it found."""
+    ids, products = names(held, held + new), market.products(new)
+    fresh = market.rows(ids, products, run.hour)
+    chosen = market.random.choice(held, min(updates, held), replace=False)
+    old = run.lake.lookup(LISTINGS, "listing_id", [f"l{number:08d}" for number in chosen]).select(*FEED)
+    retitled = pl.int_range(pl.len()) % 5 == 0
+    changed = old.with_columns(
+        title=pl.when(retitled).then(pl.col("title") + " boxed").otherwise("title"),
+        price=pl.when(retitled).then("price").otherwise(pl.col("price") + 1),
+        updated_at=pl.lit(run.hour),
+    )
+    folder = run.settings.landing / run.id
+    folder.mkdir(parents=True)
+    pl.concat([fresh.select(*FEED), changed]).write_parquet(folder / "feed.parquet")
+    started = time.perf_counter()
+    pipeline.run_all(run)
+    seconds = time.perf_counter() - started
+    steps = {step["name"]: round(step["seconds"], 2) for step in pipeline.manifest(run)["steps"]}
+    listings = run.lake.scan(LISTINGS).select("listing_id", product=product_of("title"))
+    clusters = run.lake.scan(CLUSTERS).select("listing_id", "cluster_id")
+    placed = listings.join(clusters, on="listing_id").collect()
+    before = placed.filter(pl.col("listing_id") < ids[0]).unique("product", keep="any")
+    again = fresh.select("listing_id", product=product_of("title"))
+    known = listings.filter(pl.col("listing_id") < ids[0]).select("product").unique().collect()
+    again = again.join(known, on="product", how="semi")
+    right = again.join(placed, on="listing_id").join(before, on="product").filter(
+        pl.col("cluster_id") == pl.col("cluster_id_right")
+    )  # fmt: skip
+    return {
+        "seconds": round(seconds, 1),
+        "steps": steps,
+        "duplicates_of_known_products": again.height,
+        "found": round(right["listing_id"].n_unique() / max(again.height, 1), 3),
+    }
+
+
+def simulated(listings: int, options: argparse.Namespace, home: Path) -> dict[str, Any]:
+    """Seed a catalogue, run the hours, tell the last hour and what the stores take."""
+    settings: Settings = load(
+        home=home,
+        landing=home / "landing",
+        blocking={"lexical_neighbours": 0},
+        alerts={"console": False},
+        milvus_timeout_seconds=600,
+    )
+    market, lake = Market(listings), Lake(settings.lake_uri)
+    sys.modules["sosie.pipeline.embed"]._encode = lambda _, __, contents: market.embed(contents["title"])  # type: ignore[attr-defined]
+    hours = []
+    with server.serve(settings):
+        started = time.perf_counter()
+        seed(pipeline.Run("2026-01-04T00", settings), market)
+        seeded = time.perf_counter() - started
+        for number in range(options.hours):
+            run = pipeline.Run.of(f"{FIRST + timedelta(hours=number):%Y-%m-%dT%H}", settings=settings)
+            hours.append(hour(run, market, listings + number * options.new, options.new, options.updates))
+            told(f"{listings:,} listings, hour {run.id}: {hours[-1]}")
+    sizes = {
+        table.name: sum(file.stat().st_size for file in Path(lake.path(table)).rglob("*") if file.is_file())
+        for table in (LISTINGS, TEXT_EMBEDDINGS, NEIGHBOURS, PAIRS)
+    }
+    return {
+        "listings": listings,
+        "seed_seconds": round(seeded),
+        "hours": hours,
+        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "bytes_a_listing": {name: round(size / listings, 1) for name, size in sizes.items()},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--listings", type=int, default=50_000)
+    parser.add_argument("--new", type=int, default=500, help="new listings an hour")
+    parser.add_argument("--updates", type=int, default=2_000, help="changed listings an hour")
+    parser.add_argument("--hours", type=int, default=2)
+    parser.add_argument("--json", type=Path, help="also write it here")
+    options = parser.parse_args()
+    if options.hours < 2:
+        parser.error("--hours is 2 at least: the last one is compared, and the first pays for imports")
+    os.environ.setdefault("OMP_NUM_THREADS", "2")
+    found: dict[str, Any] = {"options": {name: str(value) for name, value in vars(options).items()}}
+    for name, listings in (("small", options.listings // 10), ("large", options.listings)):
+        with tempfile.TemporaryDirectory(prefix="sosie-million-") as folder:
+            found[name] = simulated(listings, options, Path(folder))
+    small, large = (found[name]["hours"][-1] for name in ("small", "large"))
+    found["large_over_small"] = {
+        "catalogue": 10,
+        "hour": round(large["seconds"] / small["seconds"], 2),
+        **{name: round(s / max(small["steps"][name], 0.01), 2) for name, s in large["steps"].items()},
+    }
+    text = json.dumps(found, indent=2)
+    print(text)
+    if options.json:
+        options.json.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,40 @@
+"""Folders that may lie on a disk or in an object store, with the methods of `pathlib.Path` on either."""
+
+import os
+import tempfile
+from pathlib import Path
+from typing import cast
+
+
+def place(uri: str) -> Path:
+    """The folder at a path, absolute, or at a URI such as `s3://bucket/reports`.
+
+    A URI gives a `upath.UPath`, which has `Path`'s methods without being one. Credentials and endpoint come from the
+    store's own settings (`AWS_…`).
+    """
+    if "://" not in uri or uri.startswith("file://"):
+        return Path(uri.removeprefix("file://")).expanduser().resolve()
+    from upath import UPath
+
+    return cast(Path, UPath(uri.rstrip("/")))
+
+
+def is_local(path: Path) -> bool:
+    return isinstance(path, Path)
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all, with the folders that it needs."""
+    if not is_local(path):  # an object appears whole, and its folders are only part of its name
+        path.write_bytes(data)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, partial = tempfile.mkstemp(dir=path.parent, suffix=".partial")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+        Path(partial).chmod(0o644)
+        Path(partial).replace(path)
+    except BaseException:
+        Path(partial).unlink(missing_ok=True)
+        raise
