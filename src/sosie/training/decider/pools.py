@@ -183,7 +183,11 @@ def _joined(ids: pl.Series, same: pl.DataFrame) -> Ints:
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 
-    left, right = _places(same, ids).T
+    rows = pl.DataFrame({"id": ids, "row": np.arange(len(ids))})
+    left, right = (
+        same.select(id=side).join(rows, on="id", how="left", maintain_order="left")["row"].to_numpy()
+        for side in ("left_id", "right_id")
+    )
     graph = coo_matrix((np.ones(len(left)), (left, right)), shape=(len(ids), len(ids)))
     return np.asarray(connected_components(graph, directed=False)[1], dtype=np.int64)
 

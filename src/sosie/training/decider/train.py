@@ -8,7 +8,7 @@ of models that never saw the products in question, on pools that are scored whol
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import lightgbm
 import numpy as np
@@ -34,7 +34,7 @@ from sosie.decider.text_features import Vocabulary
 from sosie.decider.titles import parse
 from sosie.settings import Blocking, Clusters
 from sosie.training.decider import boosting, measure
-from sosie.training.decider.boosting import Floats, Folds, Matrix, Shape
+from sosie.training.decider.boosting import Floats, Folds, Matrix, Shape, weight_of
 from sosie.training.decider.mlp import train_mlp
 from sosie.training.decider.pools import Mask, Pool, pool_of, read
 from sosie.training.judged import pool as judged_pool
@@ -47,6 +47,8 @@ _NOISE = 0.001
 
 _EASY = 0.35
 """Pairs spelt less alike than this are easy, and there are many of them."""
+
+T = TypeVar("T")
 
 _SECOND_RATE = 0.05
 
@@ -95,10 +97,11 @@ def train(profile: Profile, pools: list[Pool], vocabulary: Vocabulary, name: str
     """Write work/models/<name>."""
     knobs = profile.decider
     shape = Shape(knobs.rounds, profile.seed, knobs.threads)
-    weights, labels = (
-        [judged_pool.weight_of(pool, shape, profile.judgements.weight) for pool in pools],
-        [pool.label for pool in pools],
-    )
+    weights, labels = [weight_of(pool, shape) for pool in pools], [pool.label for pool in pools]
+    weights = [
+        own * profile.judgements.weight if pool.name == judged_pool.NAME else own
+        for pool, own in zip(pools, weights, strict=True)
+    ]
     hard = [pool.label | (pool.features[:, NAMES.index("ngram_tfidf")] > _EASY) for pool in pools]
     first = step_of(pools, [pool.features for pool in pools], hard, weights, NAMES, _PUSHES, shape, knobs.folds)
 
@@ -118,7 +121,7 @@ def train(profile: Profile, pools: list[Pool], vocabulary: Vocabulary, name: str
     score = [each.copy() for each in first.score]
     for whole, kept, better in zip(score, near, second.score, strict=True):
         whole[kept] = better
-    fair = judged_pool.unpicked(pools, score), judged_pool.unpicked(pools, labels), judged_pool.unpicked(pools, weights)
+    fair = _unpicked(pools, score), _unpicked(pools, labels), _unpicked(pools, weights)
     review_at = fit_review(*fair, knobs.review_yield)
     match_at, curve = fit_match(pools, score, review_at)
     log.info("thresholds", match_at=match_at, review_at=review_at, curve=curve)
@@ -183,11 +186,15 @@ def step_of(
     labels = [pool.label for pool in pools]
     parts = Folds.over(pools, folds, shape.seed)
     odds = boosting.out_of_fold(values, pools, hard, weights, parts, names, pushes, shape, starts=starts)
-    calibration = calibrate(
-        judged_pool.unpicked(pools, odds), judged_pool.unpicked(pools, labels), judged_pool.unpicked(pools, weights)
-    )
+    calibration = calibrate(_unpicked(pools, odds), _unpicked(pools, labels), _unpicked(pools, weights))
     booster = boosting.fit(values, labels, weights, hard, names, pushes, shape, starts=starts)
     return Step(booster, calibration, odds, [calibration.apply(_sigmoid(each)) for each in odds])
+
+
+def _unpicked(pools: Sequence[Pool], each: Sequence[T]) -> list[T]:
+    """What belongs to pools that no decider picked. People judge what one was unsure of, or what teaches: trees learn
+    from that, but among all candidates the odds of a score are others than among those."""
+    return [own for pool, own in zip(pools, each, strict=True) if pool.name != judged_pool.NAME]
 
 
 def look_again(pool: Pool, first: Floats) -> Matrix:

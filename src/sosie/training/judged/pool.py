@@ -1,8 +1,6 @@
 """Judged pairs as a pool for the decider, and as a dataset to measure one on."""
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import polars as pl
@@ -16,13 +14,9 @@ from sosie.evaluate.dataset import TRUTH
 from sosie.listings import clean_titles
 from sosie.pictures import Thumbnails
 from sosie.settings import Blocking
-from sosie.training.decider import boosting
-from sosie.training.decider.boosting import Floats, Shape
 from sosie.training.decider.pools import Catalogue, Pool, image_vectors, pool_of, text_vectors
 from sosie.training.judged.data import PICTURES, Judged
 from sosie.vectors import frame
-
-T = TypeVar("T")
 
 NAME = "judgements"
 _DRAWS = 200
@@ -52,19 +46,6 @@ def pools(folder: Path, text_model: Path, image_model: Path, cache: Path, vocabu
     if Judged.read(folder).pairs.is_empty():
         return []
     return [pool_of(catalogue_of(folder, text_model, image_model, cache), Blocking(), vocabulary)]
-
-
-def weight_of(pool: Pool, shape: Shape, weight: float) -> Floats:
-    """`boosting.weight_of`; of judged pairs all count, as how few of them are duplicates is what was asked."""
-    if pool.name != NAME:
-        return boosting.weight_of(pool, shape)
-    return np.full(len(pool.label), weight / np.sqrt(len(pool.label)))
-
-
-def unpicked(pools: Sequence[Pool], each: Sequence[T]) -> list[T]:
-    """What belongs to pools that no decider picked. People judge what one was unsure of, or what teaches: trees learn
-    from that, but among all candidates the odds of a score are others than among those."""
-    return [own for pool, own in zip(pools, each, strict=True) if pool.name != NAME]
 
 
 def measure(folder: Path, models: Path, cache: Path, decider: str = "decider") -> dict[str, float | None]:
