@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import polars as pl
 import psutil
 import pytest
 
@@ -396,5 +397,6 @@ def test_a_rebuild_and_an_upkeep_by_their_tasks(
     for part in ("check_stores", "drop_versions", "clear_staging", "forget_history", "compact_tables"):
         assert isinstance(tasks[part](run_id), dict)
     tasks["record"](run_id)
-    assert Lake(settings().lake_uri).read(tables.RUNS).select("run_id", "state").rows() == [(run_id, "upkeep")]
+    told = Lake(settings().lake_uri).read(tables.RUNS, pl.col("state") != "promote")
+    assert told.select("run_id", "state").rows() == [(run_id, "upkeep")]
     settings.cache_clear()

@@ -26,8 +26,8 @@ STAGES = (
 )  # fmt: skip
 PLUMBING = {
     "src/sosie/__init__.py", "src/sosie/errors.py", "src/sosie/faults.py", "src/sosie/gate.py", "src/sosie/logs.py",
-    "src/sosie/settings.py", "src/sosie/tables.py", "src/sosie/training/outputs.py", "src/sosie/training/profile.py",
-    "src/sosie/training/torchvision_ops.py",
+    "src/sosie/places.py", "src/sosie/settings.py", "src/sosie/tables.py", "src/sosie/training/outputs.py",
+    "src/sosie/training/profile.py", "src/sosie/training/torchvision_ops.py",
 }  # fmt: skip
 """What every stage imports and what gives no stage another result."""
 

@@ -44,7 +44,8 @@ def lake(tmp_path: Path) -> Lake:
         joined=["a", "b"], left=[])  # fmt: skip
     add(lake, tables.HELD_MERGES, left_id="a", right_id="d", cause="judged_different", clusters=["c1"], run_id=ten)
     add(lake, tables.DECISIONS, listing_id="a", is_duplicate=True, cluster_id="c1", canonical_id="b", score=0.91,
-        event_timestamp=datetime(2026, 1, 5, 9, tzinfo=UTC), run_id=nine)  # fmt: skip
+        event_timestamp=datetime(2026, 1, 5, 9, tzinfo=UTC), created_timestamp=datetime(2026, 1, 5, 9, tzinfo=UTC),
+        run_id=nine)  # fmt: skip
     judge(lake, "a", "d", "different", "ann", "another size")
     return lake
 

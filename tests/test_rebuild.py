@@ -370,7 +370,7 @@ def test_the_shell_builds_tells_and_abandons(tmp_path: Path, other: Path, monkey
     code, told = sosie("rebuild", "--models", "packaged")
     assert (code, "no second index to build" in told) == (EXIT_TERMINAL, True)
     code, told = sosie("rebuild", "--models", id_)
-    assert (code, f"`sosie promote {id_}` switches" in told) == (0, True)
+    assert (code, f"`sosie promote {id_}` switches" in told) == (0, True), told
     assert (folder(load(home=tmp_path), rebuild.Target.of(load(home=tmp_path), id_)) / "index.html").exists()
     assert f"{id_}: ready" in sosie("rebuild", "--status")[1]
     assert f"{id_}: hours write it no more" in sosie("rebuild", "--abandon")[1]

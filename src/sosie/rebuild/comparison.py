@@ -73,13 +73,17 @@ def _near(held: dict[Modality, pl.DataFrame], asking: pl.Series, k: int) -> dict
 
 
 def _counts(settings: Settings, served: Settings, live: pl.DataFrame) -> dict[str, dict[str, int]]:
-    """Live listings that have the modality, and rows in both collections."""
+    """Live listings that have the modality, and rows in both collections; one that no hour has made yet holds none."""
     with open_index(settings) as index:
+
+        def held(modality: Modality, name: str) -> int:
+            return index.count(modality, version=name) if name in index.versions(modality) else 0
+
         return {
             modality: {
                 "expected": live[f"{modality}_hash"].drop_nulls().len(),
-                "old": index.count(modality, version=version(settings, modality)),
-                "new": index.count(modality, version=version(served, modality)),
+                "old": held(modality, version(settings, modality)),
+                "new": held(modality, version(served, modality)),
             }
             for modality in MODALITIES
         }
