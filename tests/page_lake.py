@@ -53,12 +53,12 @@ class Market:
         return set(self.lake.read(tables.LISTINGS, ~pl.col("is_deleted"))["listing_id"])
 
     def wrong_cluster(self) -> tuple[str, str, str]:
-        """The smallest cluster that holds two products, a listing of the rarer one, and one of the other."""
+        """The smallest cluster of three or more with two products, a listing of the rarer one, and one of the other."""
         members = self.lake.read(tables.CLUSTERS).sort("size", "cluster_id", "listing_id")
         for (cluster_id,), own in members.group_by(["cluster_id"], maintain_order=True):
             ids = own["listing_id"].to_list()
             kinds = [self.product[one] for one in ids]
-            if len(set(kinds)) > 1:
+            if len(ids) > 2 and len(set(kinds)) > 1:
                 rare = min(ids, key=lambda one: (kinds.count(self.product[one]), one))
                 return str(cluster_id), rare, next(one for one in ids if self.product[one] != self.product[rare])
         raise AssertionError("this seed makes no wrong match")
