@@ -280,12 +280,17 @@ def test_an_unknown_matcher_is_refused(shopee: Path) -> None:
 def test_the_product_itself(shopee: Path) -> None:
     found = evaluate(shopee, "sosie")
     assert found.thresholds["fitted_on"] == "the decider's model card"
-    # Groups that share a noun differ by their brand alone, which the decider takes for the same product too often.
     assert found.metrics["all"]["row"]["recall"] > 0.9
-    assert found.metrics["all"]["row"]["f1"] > 0.2
     assert {"text_version", "decider_version"} <= set(found.about)
     fitted = evaluate(shopee, "sosie", fit=True)
     assert "training may see" in fitted.thresholds["fitted_on"]
+
+
+@pytest.mark.xfail(
+    strict=True, reason="the decider that ships takes short titles that differ by their brand for the same"
+)
+def test_products_that_differ_by_their_brand_alone_stay_apart(shopee: Path) -> None:
+    assert evaluate(shopee, "sosie").metrics["all"]["row"]["f1"] > 0.5
 
 
 def test_the_product_on_labelled_pairs(pair_set: Path) -> None:
