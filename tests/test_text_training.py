@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch")
 from sosie.training.losses import ArcFace, supervised_contrastive  # noqa: E402
 from sosie.training.profile import Metric  # noqa: E402
 from sosie.training.schedule import shuffled, warm_then_cosine  # noqa: E402
-from sosie.training.text import base, graph, vocabulary  # noqa: E402
+from sosie.training.text import base, graph, spelling, vocabulary  # noqa: E402
 from sosie.training.text.batches import Sampler  # noqa: E402
 from sosie.training.text.metric import learn  # noqa: E402
 from sosie.training.text.model import CharacterCnn, Encoded, TitleEncoder, encode  # noqa: E402
@@ -194,6 +194,54 @@ def test_what_was_interrupted_goes_on_to_the_same_weights(
     learn(resumed, tokens(made.texts), made, start(made), knobs, 5, tmp_path / "halted")
     for (name, one), other in zip(straight.state_dict().items(), resumed.state_dict().values(), strict=True):
         assert torch.equal(one, other), name
+
+
+def test_letters_come_to_mean_what_the_word_pieces_meant() -> None:
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordPiece
+
+    pieces = {name: place for place, name in enumerate(("[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS))}
+    table = torch.nn.Embedding(len(pieces), 32)
+    with torch.no_grad():
+        table.weight.mul_(0.04)  # as small as BERT's
+    words = spelling.taught_words(titles().texts, Tokenizer(WordPiece(pieces, unk_token="[UNK]")), table)
+    assert len(words.letters) == len(words.embeddings) == len({w for t in titles().texts for w in t.split()}) + 2
+    torch.manual_seed(0)
+    characters = CharacterCnn(32, SYMBOLS, float(table.weight.detach().std()))
+    assert spelling.learn(characters, words, epochs=150, seed=1) < 0.2
+    spelt = characters(torch.from_numpy(spell("iphone", 3)).unsqueeze(0)).squeeze(0)
+    wanted = table.weight[[pieces["[CLS]"], pieces["iphone"], pieces["[SEP]"]]]
+    assert torch.nn.functional.cosine_similarity(spelt, wanted, dim=1).min() > 0.9
+
+
+def test_an_epoch_cut_short_is_told_of_too(tmp_path: Path) -> None:
+    made = titles()
+    history = learn(
+        small_model(), tokens(made.texts), made, start(made), KNOBS.model_copy(update={"epochs": 0.5}), 5, tmp_path
+    )
+    assert [round(entry["epoch"], 1) for entry in history] == [0.5]
+
+
+def test_an_encoder_that_finds_less_than_untrained_features_is_told_of(tmp_path: Path) -> None:
+    from sosie.training.reduction import Features, reduce_to_128
+
+    made = titles(60)
+    codes = np.unique(made.groups, return_inverse=True)[1].astype(np.int64)
+    random = np.tile(start(made), 2) / 2**0.5
+    right = np.eye(256, dtype=np.float32)[codes]
+    for untrained, seen, learned in ((random, right, True), (right, random, False)):
+        features = Features(seen, seen, made.groups, untrained)
+        told = reduce_to_128(tmp_path / "some.npz", features, np.eye(128, 256, dtype=np.float32))
+        assert told["learned"] is learned
+
+
+def test_a_graph_that_lost_too_much_is_not_exported() -> None:
+    from sosie.errors import ModelError
+    from sosie.training.quantise import held_to_parity
+
+    assert held_to_parity("bert", {"cosine_mean": 0.998})
+    with pytest.raises(ModelError, match=r"mean cosine of 0\.97"):
+        held_to_parity("bert", {"cosine_mean": 0.97})
 
 
 def test_a_title_has_one_vector_whatever_is_beside_it() -> None:

@@ -18,13 +18,15 @@ _WORD = re.compile(r"\w+|[^\w\s]")
 Ints = npt.NDArray[np.int64]
 
 
-def spell(title: str, max_words: int) -> Ints:
-    """int64 [words, LETTERS]: a mark for the start, the title's words and signs in lower case without accents, an end.
-
-    Cut at `max_words` rows in all.
-    """
+def words(title: str) -> list[str]:
+    """A title's words and signs in lower case without accents."""
     plain = "".join(sign for sign in unicodedata.normalize("NFKD", title.lower()) if not unicodedata.combining(sign))
-    rows = [[_START], *([*word.encode()] for word in _WORD.findall(plain)[: max_words - 2]), [_END]]
+    return _WORD.findall(plain)
+
+
+def spell(title: str, max_words: int) -> Ints:
+    """int64 [words, LETTERS]: a mark for the start, the title's words and signs, an end; `max_words` rows at most."""
+    rows = [[_START], *([*word.encode()] for word in words(title)[: max_words - 2]), [_END]]
     spelt = np.zeros((len(rows), LETTERS), dtype=np.int64)
     for place, row in enumerate(rows):
         if 0 < place < len(rows) - 1:

@@ -29,8 +29,8 @@ Vectors = npt.NDArray[np.float32]
 class ImageEncoder:
     """A small vision transformer over the picture and its shrunk copy, with a learned head to 128 numbers.
 
-    The graph takes uint8 pixels and standardises them itself. It runs in float32, so that a picture's vector does not
-    depend on what else is in its batch: with dynamic int8, activations are scaled by the batch's extremes.
+    The graph takes uint8 pixels and standardises them itself. Where its products are int8 they have a scale per patch,
+    so that a picture's vector does not depend on what else is in its batch (`sosie.training.quantise`).
     """
 
     artifact: Artifact

@@ -60,8 +60,18 @@ _LIMITS = """\
 """
 
 
-def render(profile: str, results: Results, spread: Results, costs: Mapping[str, Cost], models: Path) -> str:
-    """The whole page. `spread` has the deciders of other seeds, `costs` is by encoder."""
+def render(
+    profile: str,
+    results: Results,
+    spread: Results,
+    costs: Mapping[str, Cost],
+    models: Path,
+    learned_nothing: Sequence[str] = (),
+) -> str:
+    """The whole page. `spread` has the deciders of other seeds, `costs` is by encoder.
+
+    Of the encoders `learned_nothing` the page says that their rows tell nothing.
+    """
     cards = sorted(models.glob(f"*/{CARD}"))
     versions = {card.parent.name: version_of(json.loads(card.read_text())) for card in cards}
     intro = _INTRO.format(
@@ -71,10 +81,25 @@ def render(profile: str, results: Results, spread: Results, costs: Mapping[str, 
         models=", ".join(f"`{name}` {version}" for name, version in versions.items()),
     )
     groups = {name: found for name, found in results.items() if "row_f1" in found["tfidf"].figures}
-    parts = [intro, *(_of_groups(name, found, spread.get(name, {})) for name, found in groups.items())]
+    parts = [
+        intro,
+        _warning(learned_nothing),
+        *(_of_groups(name, found, spread.get(name, {})) for name, found in groups.items()),
+    ]
     parts.append(_of_pairs({name: found for name, found in results.items() if name not in groups}))
     parts += [_costs(costs), _seeds(spread), _PUBLISHED, _LIMITS]
     return "\n".join(part for part in parts if part)
+
+
+def _warning(learned_nothing: Sequence[str]) -> str:
+    if not learned_nothing:
+        return ""
+    rows = [method.label for method in METHODS if {method.text, method.image} & set(learned_nothing)]
+    return (
+        '!!! warning "Encoders that have learned nothing"\n\n'
+        f"    {', '.join(f'`{name}`' for name in learned_nothing)} found fewer true pairs than untrained features "
+        f"(stage `fit_reduction`): the rows {', '.join(rows)} are no measure of their methods.\n"
+    )
 
 
 def deviation(method: str, outcome: Outcome, spread: Mapping[str, Outcome]) -> float | None:

@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+METRICS = "metrics.json"
+
 
 class Checkpoint:
     """One file with the state of each part that has one (model, optimiser, …), of chance, and of what else is given."""
@@ -34,4 +36,4 @@ class Checkpoint:
 
 def write_metrics(folder: Path, values: Mapping[str, Any]) -> None:
     """`metrics.json`, as DVC reads it."""
-    (folder / "metrics.json").write_text(json.dumps(dict(values), indent=2) + "\n")
+    (folder / METRICS).write_text(json.dumps(dict(values), indent=2) + "\n")

@@ -34,6 +34,7 @@ log = structlog.get_logger()
 Results = dict[str, dict[str, Outcome]]
 """Dataset → method → what came out."""
 
+_METRICS = "metrics.json"
 _BINS = 20
 _MATCH_AT = [round(0.05 * step, 2) for step in range(2, 20)]
 
@@ -51,9 +52,11 @@ def main(profile: Profile) -> None:
         calibration([found[name] for found in results.values() if name in found]).write_csv(out / file)
     by_threshold([(task, results[task.name]["sosie"]) for task in tasks], settings).write_csv(out / "match_at.csv")
     told = as_metrics(results, spread)
-    (out / "metrics.json").write_text(json.dumps(told, indent=2, allow_nan=False) + "\n")
+    (out / _METRICS).write_text(json.dumps(told, indent=2, allow_nan=False) + "\n")
     gain.write(gain.measure(profile, tasks, told["sosie"], settings, out / "cache"), out / gain.FILE)
-    text = page.render(profile.name, results, spread, _costs(profile), profile.models)
+    reduced = json.loads((profile.work / "reduction" / _METRICS).read_text())
+    learned_nothing = [name for name, told in reduced.items() if not told["learned"]]
+    text = page.render(profile.name, results, spread, _costs(profile), profile.models, learned_nothing)
     (out / "evaluation.md").write_text(text)
     if profile.name == "full":
         (PROJECT / "docs" / "evaluation.md").write_text(text)

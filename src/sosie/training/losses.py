@@ -19,6 +19,16 @@ def supervised_contrastive(vectors: Tensor, groups: Tensor, temperature: float) 
     return -per_row.mean() if len(per_row) else vectors.sum() * 0
 
 
+def info_nce(vectors: Tensor, groups: Tensor, temperature: float) -> Tensor:
+    """Symmetric InfoNCE over two views stacked [2n, dim]; rows of one group are never negatives of each other."""
+    n = len(vectors) // 2
+    logits = vectors @ vectors.T / temperature
+    own = torch.arange(2 * n).roll(n)
+    same = groups.unsqueeze(0) == groups.unsqueeze(1)
+    same[torch.arange(2 * n), own] = False
+    return F.cross_entropy(logits.masked_fill(same, -1e4), own)
+
+
 class ArcFace(nn.Module):  # type: ignore[misc]  # torch is not followed
     """Softmax over groups with an additive angular margin (Deng et al. 2019, arXiv:1801.07698).
 

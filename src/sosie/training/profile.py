@@ -69,8 +69,9 @@ class Metric(Section):
 
 
 class CharacterBert(Section):
-    """Character-CNN word embeddings. Distilled from the trained `bert` first, for so many epochs."""
+    """Character-CNN word embeddings: epochs over words, then over titles against the trained `bert`, then in groups."""
 
+    spelling_epochs: float
     distil_epochs: float
     distil_rate: float
     metric_epochs: float
@@ -120,10 +121,12 @@ class Mae(Recipe):
 class EfficientNet(Recipe):
     """EfficientNet-B3 with ArcFace (`training.image.efficientnet.Recipe`)."""
 
-    epochs: int | float | None = None  # as it is written, as the model's card repeats it
+    contrast_epochs: int | float | None = None  # as it is written, as the model's card repeats it
+    epochs: int | float | None = None
     picture: int | None = None
     batch: int | None = None
     rate: float | None = None
+    temperature: float | None = None
     scale: float | None = None
     margin: float | None = None
     weight_decay: float | None = None

@@ -1,4 +1,4 @@
-"""int8 quantisation of a transformer's ONNX graph, a scale per token and a scale per output channel.
+"""int8 quantisation of a transformer's ONNX graph, a scale per token (or patch) and a scale per output channel.
 
 ONNX Runtime's own dynamic quantisation takes one scale per activation tensor, so that a title's vector depends on the
 other titles in its batch (cosine to itself 0.99 here). A scale per token (vector-wise quantisation, Dettmers et al.
@@ -15,20 +15,38 @@ import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
+from sosie.errors import ModelError
+
 _WEIGHT_LEVELS = 63
 _LEVELS = 127
+PARITY = 0.99
 _LARGE = 10_000
 """Tables with fewer numbers stay in float."""
 
 
+def held_to_parity(encoder: str, parity: dict[str, float]) -> dict[str, float]:
+    """`parity` itself, of cosines to the model in float32. Raises `ModelError` where the mean is below 0.99."""
+    if parity["cosine_mean"] < PARITY:
+        raise ModelError(
+            f"The quantised graph of {encoder} has a mean cosine of {parity['cosine_mean']} to the model that was "
+            f"trained; at least {PARITY} is asked for. Serving it would be serving another model."
+        )
+    return parity
+
+
 def quantise(source: Path, out: Path) -> None:
-    """Replace every MatMul by a constant and every lookup in a large table by their int8 forms."""
+    """Replace every product with a constant and every lookup in a large table by their int8 forms.
+
+    `source` and `out` may be the same file.
+    """
     model = onnx.load(source)
     graph = model.graph
     work = _Work({held.name: held for held in graph.initializer})
     for node in graph.node:
         if node.op_type == "MatMul" and node.input[1] in work.constants:
             work.product(node)
+        elif node.op_type == "Gemm" and node.input[1] in work.constants and work.is_plain(node):
+            work.layer(node)
         elif node.op_type == "Gather" and work.is_large_table(node.input[0]):
             work.lookup(node)
         else:
@@ -38,6 +56,7 @@ def quantise(source: Path, out: Path) -> None:
     graph.node.extend(work.nodes)
     del graph.initializer[:]
     graph.initializer.extend([*kept, *work.added.values()])
+    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
     onnx.checker.check_model(model)
     onnx.save(model, out)
 
@@ -54,19 +73,34 @@ class _Work:
         held = self.constants.get(name)
         return held is not None and held.data_type == TensorProto.FLOAT and int(np.prod(held.dims)) >= _LARGE
 
+    def is_plain(self, node: NodeProto) -> bool:
+        """Whether a Gemm is `x @ w.T + bias`, as torch writes a layer over a matrix, and nothing more."""
+        told = {each.name: helper.get_attribute_value(each) for each in node.attribute}
+        extras = {"alpha": 1.0, "beta": 1.0, "transA": 0} | {k: v for k, v in told.items() if k != "transB"}
+        return len(node.input) == 3 and told.get("transB") == 1 and extras == {"alpha": 1.0, "beta": 1.0, "transA": 0}
+
     def product(self, node: NodeProto) -> None:
         """`x @ w` → integers times a scale per token and a scale per column."""
         x, name = node.input
-        weight = self._take(name)
+        self._product(x, name, self._take(name), node.output[0])
+
+    def layer(self, node: NodeProto) -> None:
+        """`x @ w.T + bias`."""
+        x, name, bias = node.input
+        y = node.output[0]
+        self._product(x, name, self._take(name).T, f"{y}/product")
+        self._add("Add", [f"{y}/product", bias], y)
+
+    def _product(self, x: str, name: str, weight: np.ndarray, y: str) -> None:
         scale = np.maximum(np.abs(weight).max(axis=0), 1e-12) / _WEIGHT_LEVELS
         integers = self._constant(f"{name}/int8", np.round(weight / scale).astype(np.int8))
         columns = self._constant(f"{name}/scale", scale.astype(np.float32))
         self._quantise_tokens(x, width=weight.shape[0])
-        y = node.output[0]
-        self._add("MatMulInteger", [f"{x}/int8", integers, self._zero()], f"{y}/int32")
-        self._add("Cast", [f"{y}/int32"], f"{y}/float", to=TensorProto.FLOAT)
-        self._add("Mul", [f"{y}/float", f"{x}/scale"], f"{y}/rows")
-        self._add("Mul", [f"{y}/rows", columns], y)
+        # ONNX Runtime's own form of MatMulInteger scales the columns while the product is in the cache.
+        whole = self._constant("quantise/whole", np.float32(1.0))
+        inputs = [f"{x}/int8", integers, whole, columns, self._zero()]
+        self._add("MatMulIntegerToFloat", inputs, f"{y}/float", domain="com.microsoft")
+        self._add("Mul", [f"{y}/float", f"{x}/scale"], y)
 
     def lookup(self, node: NodeProto) -> None:
         """A row of a float table → a row of int8 and its scale."""

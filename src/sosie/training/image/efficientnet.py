@@ -3,9 +3,12 @@
 EfficientNet: Tan and Le 2019, arXiv:1905.11946, by timm. ArcFace: Deng et al. 2019, arXiv:1801.07698.
 """
 
+import json
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +21,7 @@ from sosie.tables import DIM
 from sosie.training.checkpoints import Checkpoint, write_metrics
 from sosie.training.image.data import Pictures
 from sosie.training.image.noise import overlays, relisted
-from sosie.training.losses import ArcFace
+from sosie.training.losses import ArcFace, info_nce
 from sosie.training.profile import Profile
 from sosie.training.schedule import shuffled, warm_then_cosine
 from sosie.training.torchvision_ops import declare_missing_ops
@@ -27,16 +30,20 @@ log = structlog.get_logger()
 
 WEIGHTS = "encoder.pt"
 _SAVE_EVERY = 20
+_LAYOUT = torch.channels_last
+"""A third faster on one core."""
 
 
 @dataclass(frozen=True)
 class Recipe:
     """Every knob: sizes in pixels, batches in pictures, AdamW's peak rate, ArcFace's scale and margin (radians)."""
 
+    contrast_epochs: float = 4
     epochs: float = 4
     picture: int = 112
     batch: int = 64
     rate: float = 1e-3
+    temperature: float = 0.1
     scale: float = 24.0
     margin: float = 0.3
     weight_decay: float = 0.02
@@ -78,7 +85,12 @@ def load(profile: Profile) -> EfficientNet:
 
 
 def train(profile: Profile) -> None:
-    """Write work/image/efficientnet_b3; goes on from its last checkpoint."""
+    """Write work/image/efficientnet_b3; goes on from its last checkpoint.
+
+    Classes of three pictures each teach random weights nothing: with them alone every picture came to lie in one place.
+    So two re-listings of a picture are told from all others of the batch first (InfoNCE), and ArcFace's centres start
+    where the classes then lie.
+    """
     recipe, out = recipe_of(profile), profile.work / "image" / "efficientnet_b3"
     if (out / WEIGHTS).exists():
         return
@@ -87,36 +99,79 @@ def train(profile: Profile) -> None:
     pictures = Pictures.read(profile.data("encoder"), math.ceil(recipe.picture * 1.1)).subset(spared=False)
     # Variants of a product may show one picture, so a class is a family.
     classes = pictures.codes("family")
-    model = EfficientNet()
-    arcface = ArcFace(torch.randn(int(classes.max()) + 1, DIM), recipe.scale)
-    parts = nn.ModuleDict({"encoder": model, "arcface": arcface})
-    optimiser = torch.optim.AdamW(parts.parameters(), lr=recipe.rate, weight_decay=recipe.weight_decay)
-    checkpoint = Checkpoint(out / "last.pt", parts=parts, optimiser=optimiser)
-    held = checkpoint.resume()
-    history: list[dict[str, float]] = held.get("history", [])
+    model = EfficientNet().to(memory_format=_LAYOUT)
     bank = overlays(256, recipe.picture, np.random.default_rng(profile.seed))
-    rows = len(pictures.pixels)
-    order = shuffled(rows, recipe.epochs, profile.seed)
+
+    def seen(rows: Tensor, step: int) -> Tensor:
+        chance = torch.Generator().manual_seed(profile.seed * 100_003 + step)
+        return relisted(pictures.pixels[rows], recipe.picture, bank, chance).contiguous(memory_format=_LAYOUT)
+
+    def contrast(rows: Tensor, step: int, progress: float) -> Tensor:
+        return info_nce(model(seen(rows.repeat(2), step)), classes[rows].repeat(2), recipe.temperature)
+
+    orders = [shuffled(len(classes), epochs, profile.seed) for epochs in (recipe.contrast_epochs, recipe.epochs)]
+    first = nn.ModuleDict({"encoder": model})
+    history = _descend("contrast", first, contrast, orders[0], recipe, out)
+    arcface = ArcFace(_centres(model, pictures.pixels, classes, recipe), recipe.scale)
+
+    def angular(rows: Tensor, step: int, progress: float) -> Tensor:
+        return arcface(model(seen(rows, step)), classes[rows], recipe.margin * min(1.0, 2 * progress))
+
+    parts = nn.ModuleDict({"encoder": model, "arcface": arcface})
+    history += _descend("arcface", parts, angular, orders[1], recipe, out)
+    (out / "history.json").write_text(json.dumps(history))
+    write_metrics(out, {"pictures": len(classes), "classes": int(classes.max()) + 1, **(history or [{}])[-1]})
+    torch.save(model.state_dict(), out / WEIGHTS)
+    for checkpoint in out.glob("*.ckpt"):
+        checkpoint.unlink()
+
+
+History = list[dict[str, Any]]
+
+
+def _descend(
+    kind: str,
+    parts: nn.ModuleDict,
+    loss_of: Callable[[Tensor, int, float], Tensor],
+    order: np.ndarray,
+    recipe: Recipe,
+    out: Path,
+) -> History:
+    """Train `parts` in place on the pictures of `order`, a batch a step, and return how the loss fell.
+
+    The checkpoint of a kind that is done stays, so that an interrupted stage takes up where it was.
+    """
+    optimiser = torch.optim.AdamW(parts.parameters(), lr=recipe.rate, weight_decay=recipe.weight_decay)
+    checkpoint = Checkpoint(out / f"{kind}.ckpt", parts=parts, optimiser=optimiser)
+    held = checkpoint.resume()
+    history: History = held.get("history", [])
     steps = len(order) // recipe.batch
-    model.train()
+    parts.train()
     losses: list[float] = []
     started = time.monotonic()
     for step in range(held.get("step", 0), steps):
         optimiser.param_groups[0]["lr"] = recipe.rate * warm_then_cosine(step / steps, recipe.warmup)
-        chosen = torch.from_numpy(order[step * recipe.batch : (step + 1) * recipe.batch])
-        chance = torch.Generator().manual_seed(profile.seed * 100_003 + step)
-        pixels = relisted(pictures.pixels[chosen], recipe.picture, bank, chance)
-        loss = arcface(model(pixels), classes[chosen], recipe.margin * min(1.0, 2 * step / steps))
+        rows = torch.from_numpy(order[step * recipe.batch : (step + 1) * recipe.batch])
+        loss = loss_of(rows, step, step / steps)
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(parts.parameters(), 2.0)
         optimiser.step()
         losses.append(loss.item())
         if (step + 1) % _SAVE_EVERY == 0 or step + 1 == steps:
-            history.append({"step": step + 1, "loss": round(float(np.mean(losses)), 4)})
+            history.append({"kind": kind, "step": step + 1, "loss": round(float(np.mean(losses)), 4)})
             log.info("efficientnet_b3", of=steps, seconds=round(time.monotonic() - started), **history[-1])
             checkpoint.save(step=step + 1, history=history)
             losses = []
-    write_metrics(out, {"pictures": rows, "classes": int(classes.max()) + 1, **(history or [{}])[-1]})
-    torch.save(model.state_dict(), out / WEIGHTS)
-    checkpoint.file.unlink(missing_ok=True)
+    return history
+
+
+@torch.inference_mode()  # type: ignore[untyped-decorator]
+def _centres(model: EfficientNet, pixels: Tensor, classes: Tensor, recipe: Recipe) -> Tensor:
+    """Mean vector of each class, float32 [classes, 128], of its pictures as they are."""
+    model.eval()
+    centres = torch.zeros(int(classes.max()) + 1, DIM)
+    for piece, numbers in zip(pixels.split(recipe.batch), classes.split(recipe.batch), strict=True):
+        small = F.interpolate(piece.float(), size=recipe.picture, mode="bilinear", antialias=True)
+        centres.index_add_(0, numbers, model(small.contiguous(memory_format=_LAYOUT)))
+    return centres.clone()

@@ -1,4 +1,4 @@
-"""The trained picture encoders as models that are served: graph with weights in half precision, card."""
+"""The trained picture encoders as models that are served: quantised graph, card."""
 
 import shutil
 import time
@@ -14,6 +14,7 @@ from sosie.embedding.image import GRAPH, KIND, ImageEncoder, squeezed
 from sosie.training import reduction
 from sosie.training.image import graph, measure, vectors
 from sosie.training.profile import Profile
+from sosie.training.quantise import held_to_parity
 
 log = structlog.get_logger()
 
@@ -49,7 +50,9 @@ def _export(profile: Profile, name: str, out: Path) -> None:
         "recipe": dict(recipe),
         "seed": profile.seed,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "parity": _parity(model, head, serving, [path.read_bytes() for path in list(files.values())[:64]]),
+        "parity": held_to_parity(
+            name, _parity(model, head, serving, [path.read_bytes() for path in list(files.values())[:64]])
+        ),
         "milliseconds_a_picture": _speed(serving, [path.read_bytes() for path in list(files.values())[:128]]),
         "measured": measure.measure(serving, files, look_alikes, profile.seed),
         "limits": (

@@ -1,4 +1,7 @@
-"""The trained image encoder as an ONNX graph: uint8 pixels in, unit vectors out, weights stored in half precision."""
+"""The trained image encoder as an ONNX graph: uint8 pixels in, unit vectors out.
+
+Products with weights are int8; what else has many weights (convolutions) is stored in half precision.
+"""
 
 import warnings
 from pathlib import Path
@@ -11,6 +14,8 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from sosie.training.quantise import quantise
 
 OPSET = 17
 _SMALL = 1_024  # numbers; below this halving saves nothing
@@ -48,6 +53,7 @@ def export(encoder: Any, head: npt.NDArray[np.float32], side: int, out: Path) ->
             output_names=["vector"],
             dynamic_axes={"pixels": {0: "batch"}, "vector": {0: "batch"}},
         )
+    quantise(out, out)
     onnx.save(_halved(onnx.load(out)), out)
 
 

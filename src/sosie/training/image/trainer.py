@@ -19,6 +19,7 @@ from sosie.errors import ModelError
 from sosie.training.image.data import Pictures
 from sosie.training.image.noise import overlays, relisted
 from sosie.training.image.vit import Encoder, Reconstruction, Shape, structured_choice
+from sosie.training.losses import info_nce
 
 log = structlog.get_logger()
 
@@ -218,16 +219,6 @@ class Trainer:
             held, asked = self.vectors(originals).float(), self.vectors(copies).float()
         hits = (asked @ held.T).argmax(1) == torch.arange(len(pixels))
         return round(float(hits.float().mean()), 4)
-
-
-def info_nce(vectors: Tensor, groups: Tensor, temperature: float) -> Tensor:
-    """Symmetric InfoNCE over two views stacked [2n, dim]; rows of one group are never negatives of each other."""
-    n = len(vectors) // 2
-    logits = vectors @ vectors.T / temperature
-    own = torch.arange(2 * n).roll(n)
-    same = groups.unsqueeze(0) == groups.unsqueeze(1)
-    same[torch.arange(2 * n), own] = False
-    return F.cross_entropy(logits.masked_fill(same, -1e4), own)
 
 
 def _crop(pixels: Tensor, side: int, generator: torch.Generator) -> Tensor:

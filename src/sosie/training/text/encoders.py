@@ -31,12 +31,17 @@ def tokenizer_file(profile: Profile) -> Path:
     return profile.work / "text" / "pretrained" / TOKENIZER
 
 
+def pieces(profile: Profile) -> Tokenizer:
+    """The word pieces of the trained vocabulary."""
+    return Tokenizer.from_file(str(tokenizer_file(profile)))
+
+
 def tokeniser(profile: Profile, name: str) -> Callable[[list[str]], Encoded]:
     """From titles to the tokens that an encoder takes."""
     if name == "character_bert":
         return lambda texts: Encoded([spell(text, profile.text.max_tokens) for text in texts])
-    pieces = Tokenizer.from_file(str(tokenizer_file(profile)))
-    return lambda texts: tokenised(pieces, texts, profile.text.max_tokens)
+    known = pieces(profile)
+    return lambda texts: tokenised(known, texts, profile.text.max_tokens)
 
 
 def fresh_bert(profile: Profile) -> TitleEncoder:
@@ -44,12 +49,14 @@ def fresh_bert(profile: Profile) -> TitleEncoder:
     return TitleEncoder(_trunk(profile), profile.text.layers)
 
 
-def fresh_character_bert(profile: Profile) -> TitleEncoder:
-    """The trained `bert` with a new character CNN in place of its word pieces."""
+def fresh_character_bert(profile: Profile) -> tuple[TitleEncoder, CharacterCnn]:
+    """The trained `bert` with a new character CNN in place of its word pieces, and that CNN."""
     teacher = load(profile, "bert")
-    model = TitleEncoder(teacher.bert, profile.text.layers, CharacterCnn(teacher.bert.config.hidden_size, SYMBOLS))
+    table = teacher.bert.get_input_embeddings().weight
+    characters = CharacterCnn(table.shape[1], SYMBOLS, float(table.detach().std()))
+    model = TitleEncoder(teacher.bert, profile.text.layers, characters)
     model.load_state_dict(teacher.state_dict(), strict=False)
-    return model
+    return model, characters
 
 
 def load(profile: Profile, name: str) -> TitleEncoder:

@@ -13,7 +13,7 @@ from sosie.embedding.text import GRAPH, KIND, TOKENIZER, TextEncoder, run_sorted
 from sosie.tables import DIM
 from sosie.training import reduction
 from sosie.training.profile import Profile
-from sosie.training.quantise import quantise
+from sosie.training.quantise import held_to_parity, quantise
 from sosie.training.text import base, encoders, graph, measure
 from sosie.training.text.titles import Titles
 
@@ -68,7 +68,7 @@ def _export(profile: Profile, name: str, out: Path) -> None:
             for corpus in sorted(set(seen.corpora))
         },
         "unseen_groups": measure.compared(unseen, serving.encode(unseen.texts, _BATCH)),
-        "parity": _parity(serving, exact, artifact, unseen.texts[:: max(1, len(unseen) // 500)]),
+        "parity": held_to_parity(name, _parity(serving, exact, artifact, unseen.texts[:: max(1, len(unseen) // 500)])),
         "titles_per_cpu_second": _speed(profile, name, out, unseen.texts[:: max(1, len(unseen) // 300)]),
         "limits": "Titles of the corpora named above, in Indonesian, English and Malay; other languages were not seen. "
         "Two sizes or colours of one product lie close together: telling them apart is the decider's part.",

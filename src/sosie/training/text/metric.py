@@ -18,7 +18,7 @@ from sosie.training.text.titles import Titles
 
 log = structlog.get_logger()
 
-_SAVE_EVERY = 100
+_SAVE_EVERY = 50
 _POOLED_SHARE = 0.5
 """Weight of the same loss on the pooled features, so that what the reduction starts from is worth reducing."""
 
@@ -47,10 +47,9 @@ def learn(
         sampler = Sampler(titles, before, knobs.rows_per_group, knobs.hard_share)
         batches = sampler.epoch(knobs.batch, np.random.default_rng([seed, epoch]))
         losses: list[float] = []
-        for place in range(held["place"] if resumed else 0, len(batches)):
+        last_place = min(len(batches), math.ceil((knobs.epochs - epoch) * len(batches)))
+        for place in range(held["place"] if resumed else 0, last_place):
             progress = (epoch + place / len(batches)) / knobs.epochs
-            if progress >= 1:
-                break
             for group, peak in zip(optimiser.param_groups, peaks, strict=True):
                 group["lr"] = peak * warm_then_cosine(progress, knobs.warmup)
             rows = batches[place]
@@ -62,7 +61,7 @@ def learn(
             optimiser.step()
             last[rows] = vector.detach().numpy()
             losses.append(loss.item())
-            if (place + 1) % _SAVE_EVERY == 0 or place + 1 == len(batches):
+            if (place + 1) % _SAVE_EVERY == 0 or place + 1 == last_place:
                 at, mean = epoch + (place + 1) / len(batches), float(np.mean(losses))
                 history.append({"epoch": round(at, 3), "loss": round(mean, 4)})
                 log.info("metric learning", epochs=knobs.epochs, **history[-1])

@@ -77,11 +77,15 @@ class CharacterCnn(nn.Module):  # type: ignore[misc]
     """Bytes of words → word embeddings (El Boukkouri et al. 2020, CharacterBERT, arXiv:2010.10392).
 
     int64 [n, words, letters], 0 where there is no letter → [n, words, width]. Convolutions of several widths, the
-    largest answer of each, a highway layer, a projection.
+    largest answer of each, a highway layer, a projection. `spread` is the standard deviation of the embeddings that
+    these replace: BERT's are so small that steps of a usual size in a bare projection would drown the words.
     """
 
-    def __init__(self, width: int, symbols: int, letter: int = 24) -> None:
+    spread: Tensor
+
+    def __init__(self, width: int, symbols: int, spread: float = 1.0, letter: int = 24) -> None:
         super().__init__()
+        self.register_buffer("spread", torch.tensor(spread))
         self.letters = nn.Embedding(symbols, letter, padding_idx=0)
         self.convolutions = nn.ModuleList(nn.Conv1d(letter, many, wide) for wide, many in _FILTERS.items())
         found = sum(_FILTERS.values())
@@ -94,7 +98,7 @@ class CharacterCnn(nn.Module):  # type: ignore[misc]
         found = torch.cat([F.relu(convolution(spelt)).amax(-1) for convolution in self.convolutions], 1)
         change, gate = self.highway(found).chunk(2, 1)
         found = torch.lerp(found, F.relu(change), torch.sigmoid(gate))
-        projected: Tensor = self.projection(found)
+        projected: Tensor = self.projection(found) * self.spread
         return projected.reshape(n, words, -1)
 
 

@@ -1,8 +1,8 @@
 """Stage `train_text`: metric learning of both text encoders, so that titles of one product lie together.
 
-`bert` goes on from the pretrained weights. `character_bert` takes over its transformer, learns first to give the
-vectors that `bert` gives (distillation, Hinton et al. 2015, arXiv:1503.02531), and then learns from the groups as
-`bert` did.
+`bert` goes on from the pretrained weights. `character_bert` takes over its transformer: the character CNN first learns
+to spell the embeddings that each word had in it (`spelling`), then the whole learns to give the vectors that `bert`
+gives (distillation, Hinton et al. 2015, arXiv:1503.02531), and then from the groups as `bert` did.
 """
 
 import json
@@ -18,7 +18,7 @@ from sosie.tables import DIM
 from sosie.training.checkpoints import Checkpoint, write_metrics
 from sosie.training.profile import Profile, stage
 from sosie.training.schedule import shuffled, warm_then_cosine
-from sosie.training.text import encoders
+from sosie.training.text import encoders, spelling
 from sosie.training.text.encoders import WEIGHTS
 from sosie.training.text.metric import History, learn
 from sosie.training.text.model import Encoded, TitleEncoder, encode
@@ -26,6 +26,9 @@ from sosie.training.text.pretrain import SENTENCES
 from sosie.training.text.titles import Titles
 
 log = structlog.get_logger()
+
+DISTILLED = "distilled.pt"
+_LOG_EVERY = 25
 
 
 def main(profile: Profile) -> None:
@@ -64,23 +67,35 @@ def train_character_bert(profile: Profile, titles: Titles) -> None:
         return
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(profile.seed)
-    taught = encoders.vectors(encoders.load(profile, "bert"), encoders.tokeniser(profile, "bert")(titles.texts))
-    model = encoders.fresh_character_bert(profile)
-    tokens = encoders.tokeniser(profile, "character_bert")
-    encoded, knobs = tokens(titles.texts), profile.text.character
-    distil(model, encoded, taught[1], knobs.distil_epochs, knobs.distil_rate, profile, out)
+    teacher, knobs = encoders.load(profile, "bert"), profile.text.character
+    taught = encoders.vectors(teacher, encoders.tokeniser(profile, "bert")(titles.texts))
+    model, characters = encoders.fresh_character_bert(profile)
+    encoded = encoders.tokeniser(profile, "character_bert")(titles.texts)
+    if not (out / DISTILLED).exists():
+        words = spelling.taught_words(titles.texts, encoders.pieces(profile), teacher.bert.get_input_embeddings())
+        spelling.learn(characters, words, knobs.spelling_epochs, profile.seed)
+    distil(model, encoded, taught, knobs.distil_epochs, knobs.distil_rate, profile, out)
     metric = profile.text.metric.model_copy(update={"epochs": knobs.metric_epochs})
     history = learn(model, encoded, titles, taught[1], metric, profile.seed, out)
     _finish(model, history, out)
 
 
 def distil(
-    model: TitleEncoder, encoded: Encoded, taught: np.ndarray, epochs: float, rate: float, profile: Profile, out: Path
+    model: TitleEncoder,
+    encoded: Encoded,
+    taught: tuple[np.ndarray, np.ndarray],
+    epochs: float,
+    rate: float,
+    profile: Profile,
+    out: Path,
 ) -> None:
-    """Bring `model`'s vectors near to those of the teacher, `taught` [n, 128]. Takes up a checkpoint in `out`."""
+    """Bring what `model` gives near to what the teacher gave: `taught` is (pooled [n, 2 · width], vectors [n, 128]).
+
+    Takes up a checkpoint in `out`. The distance that is logged is of the vectors: 1 - cosine.
+    """
     batch = profile.text.metric.batch
     optimiser = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.01)
-    checkpoint = Checkpoint(out / "distilled.pt", model=model, optimiser=optimiser)
+    checkpoint = Checkpoint(out / DISTILLED, model=model, optimiser=optimiser)
     order = shuffled(len(encoded), epochs, profile.seed)
     steps = math.ceil(len(order) / batch)
     model.train()
@@ -88,14 +103,17 @@ def distil(
     for step in range(checkpoint.resume().get("step", 0), steps):
         optimiser.param_groups[0]["lr"] = rate * warm_then_cosine(step / steps, profile.text.metric.warmup)
         rows = order[step * batch : (step + 1) * batch]
-        _, vector = encode(model, encoded, rows)
-        loss = 1 - (vector * torch.from_numpy(taught[rows])).sum(1).mean()
+        given = encode(model, encoded, rows)
+        pooled, vector = (
+            1 - (mine * torch.from_numpy(theirs[rows])).sum(1).mean()
+            for mine, theirs in zip(given, taught, strict=True)
+        )
         optimiser.zero_grad()
-        loss.backward()
+        (pooled + vector).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
-        distances.append(loss.item())
-        if (step + 1) % 100 == 0 or step + 1 == steps:
+        distances.append(vector.item())
+        if (step + 1) % _LOG_EVERY == 0 or step + 1 == steps:
             log.info("distilled", step=step + 1, of=steps, distance=round(float(np.mean(distances)), 4))
             checkpoint.save(step=step + 1)
             distances = []
@@ -112,7 +130,7 @@ def _finish(model: TitleEncoder, history: History, out: Path) -> None:
     (out / "history.json").write_text(json.dumps(history))
     write_metrics(out, history[-1] if history else {})
     torch.save(model.state_dict(), out / WEIGHTS)
-    for checkpoint in ("last.pt", "distilled.pt"):
+    for checkpoint in ("last.pt", DISTILLED):
         (out / checkpoint).unlink(missing_ok=True)
 
 
