@@ -5,9 +5,16 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 PROFILE ?= small
+WORKERS ?= 2
 UV_VERSION := 0.13.8
 # A folder of wheels, such as a CPU build of torch, comes before the index where one is given.
 FIND_LINKS := $(if $(PIP_FIND_LINKS),--find-links $(PIP_FIND_LINKS),)
+# Where Python is told to keep no compiled modules, every process compiles thousands of them anew: seconds for each task.
+# They are kept below .venv then, so that nothing is left beside the sources.
+ifneq ($(PYTHONDONTWRITEBYTECODE),)
+export PYTHONPYCACHEPREFIX ?= $(CURDIR)/$(VENV)/compiled
+unexport PYTHONDONTWRITEBYTECODE
+endif
 STAMP := $(VENV)/.installed-$(shell cat requirements.lock pyproject.toml 2>/dev/null | cksum | cut -d' ' -f1)
 
 .PHONY: help setup demo train evaluate test check docs airflow lock clean
@@ -35,8 +42,8 @@ train: setup  ## Train what is not up to date: PROFILE=small (default, needs no 
 evaluate: setup  ## Measure every trained model on listings that training never saw: PROFILE=small or full
 	@$(BIN)/python -m sosie.training.evaluate --profile $(PROFILE)
 
-test: setup  ## Run all tests, offline
-	@$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
+test: setup  ## Run all tests, offline; WORKERS=3 where there is memory for it
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 check: setup  ## Lint, format and type-check
 	@$(BIN)/ruff check .

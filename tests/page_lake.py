@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pytest
 from fastapi import Request
 from fastapi.testclient import TestClient
+from homes import prepared
 
 from sosie import tables
 from sosie.lake import Lake
@@ -64,14 +66,20 @@ class Market:
         raise AssertionError("this seed makes no wrong match")
 
 
-def make(folder: Path) -> Market:
+def make(folders: pytest.TempPathFactory) -> Market:
     """The marketplace, with its first hour run. The seed is one whose first hour has wrong matches."""
+    return _market(prepared(folders, "page", _first_hour))
+
+
+def _first_hour(folder: Path) -> None:
     write(folder / "market", Marketplace(listings=160, hours=2, seed=11))
+    _market(folder).run(HOURS[0])
+
+
+def _market(folder: Path) -> Market:
     settings = load(home=folder / "home", landing=folder / "market" / "landing")
     truth = pl.read_parquet(folder / "market" / "truth.parquet")
-    market = Market(settings, dict(truth.select("listing_id", "product_id").iter_rows()))
-    market.run(HOURS[0])
-    return market
+    return Market(settings, dict(truth.select("listing_id", "product_id").iter_rows()))
 
 
 def identify(request: Request) -> Person:

@@ -153,6 +153,15 @@ def test_the_image_runs_as_nobody_in_particular_from_pinned_parts() -> None:
             assert source.startswith("/opt/venv") or (PROJECT / source).exists(), source
 
 
+def test_the_image_holds_compiled_modules() -> None:
+    """Its user can write none, and each task would compile thousands again."""
+    ran = " ".join(of("RUN"))
+    assert "--compile-bytecode" in ran
+    compiled = re.search(r"-m compileall -q ([\w /]+)", ran)
+    assert compiled
+    assert {"src", "dags", "plugins"} <= set(compiled[1].split())
+
+
 def test_the_image_leaves_out_what_is_secret_or_large() -> None:
     ignored = (PROJECT / ".dockerignore").read_text().splitlines()
     assert {".git", ".venv", "var", "data", "docker/.env", "docker/secrets"} <= set(ignored)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from homes import up_to_clusters
 from hypothesis import HealthCheck, Phase, given, note, seed
 from hypothesis import settings as profile
 from hypothesis import strategies as st
@@ -199,16 +200,7 @@ def market(base: Settings, name: str) -> Market:
 
 
 def run_hour(settings: Settings, hour: int) -> None:
-    """Every step that writes what the law speaks of, and the manifest, by which later hours know it."""
-    run = pipeline.Run.of(_id(hour), settings=settings)
-    pipeline.validate(run)
-    pipeline.detect_changes(run)
-    for part in pipeline.shards(run):
-        pipeline.embed(run, **part)
-    pipeline.upsert_vectors(run)
-    pipeline.match(run)
-    pipeline.cluster(run)
-    pipeline.report(run)
+    up_to_clusters(pipeline.Run.of(_id(hour), settings=settings))
 
 
 def live_through(place: Market, history: list[Hour]) -> None:

@@ -94,7 +94,7 @@ def test_a_group_keeps_its_side_when_others_come() -> None:
 
 @pytest.fixture(scope="module")
 def market(tmp_path_factory: pytest.TempPathFactory) -> Market:
-    return make(tmp_path_factory.mktemp("judged"))
+    return make(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")

@@ -36,7 +36,7 @@ SIDES = ["left_id", "right_id"]
 
 @pytest.fixture(scope="module")
 def market(tmp_path_factory: pytest.TempPathFactory) -> Market:
-    return make(tmp_path_factory.mktemp("page"))
+    return make(tmp_path_factory)
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def market(tmp_path_factory: pytest.TempPathFactory) -> Market:
-    return make(tmp_path_factory.mktemp("browser"))
+    return make(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")

@@ -2,16 +2,18 @@
 
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import polars as pl
 import pytest
+from homes import up_to_clusters
 from PIL import Image
 
 from sosie import pipeline, replay, tables
 from sosie.decider import mlp
 from sosie.errors import BatchRejected
-from sosie.index import open_index
+from sosie.index import open_index, server
 from sosie.judgements import judge
 from sosie.lake import Lake
 from sosie.pipeline.candidates import Retrieval, limits
@@ -154,8 +156,8 @@ FEED = {"seller_id": "s1", "price": 10.0, "currency": "EUR", "updated_at": "2026
 
 
 @pytest.fixture
-def shop(tmp_path: Path) -> Path:
-    """A landing folder with one good hour of a few listings."""
+def shop(tmp_path: Path) -> Iterator[Path]:
+    """A landing folder with one good hour of a few listings; the index's server stays up between the steps."""
     landing = tmp_path / "landing"
     for number, colour in enumerate(("red", "blue", "green")):
         picture = Image.new("RGB", (80, 80), colour)
@@ -166,7 +168,8 @@ def shop(tmp_path: Path) -> Path:
         for n in "012"
     )
     land(landing, HOURS[0], *rows)
-    return landing
+    with server.serve(run_of(landing, HOURS[0]).settings):
+        yield landing
 
 
 def land(landing: Path, hour: str, *rows: dict[str, object], name: str = "listings.csv") -> Path:
@@ -178,18 +181,6 @@ def land(landing: Path, hour: str, *rows: dict[str, object], name: str = "listin
 
 def run_of(landing: Path, hour: str) -> pipeline.Run:
     return pipeline.Run.of(hour, settings=load(home=landing.parent / "home", landing=landing))
-
-
-def without_feast(run: pipeline.Run) -> None:
-    """A whole hour but for the storefront and alerts: what a later hour builds on."""
-    pipeline.validate(run)
-    pipeline.detect_changes(run)
-    for part in pipeline.shards(run):
-        pipeline.embed(run, **part)
-    pipeline.upsert_vectors(run)
-    pipeline.match(run)
-    pipeline.cluster(run)
-    pipeline.report(run)
 
 
 @pytest.mark.parametrize(
@@ -213,12 +204,12 @@ def test_a_batch_that_cannot_be_trusted_stops_the_hour_and_changes_nothing(shop:
     # The file stays where it is; the hour after it runs all the same, and the mended hour can be run later.
     land(shop, "2026-01-05T02", {"listing_id": "a9", "title": "Acme kettle 9 litre steel"})
     after = run_of(shop, "2026-01-05T02")
-    without_feast(after)
+    up_to_clusters(after)
     assert after.lake.read(tables.LISTINGS)["listing_id"].to_list() == ["a9"]
     for bad in (shop / HOURS[1]).iterdir():
         bad.unlink()
     land(shop, HOURS[1], {"listing_id": "a0", "title": "other"})
-    without_feast(run)
+    up_to_clusters(run)
     assert set(run.lake.read(tables.LISTINGS)["listing_id"]) == {"a0", "a9"}
     assert set(run.lake.read(tables.RUNS)["state"]) == {"succeeded"}
 
@@ -240,7 +231,7 @@ def test_bad_rows_and_a_huge_picture_are_put_aside_and_the_next_good_hour_runs(s
         name="bad.csv",
     )
     first = run_of(shop, HOURS[0])
-    without_feast(first)
+    up_to_clusters(first)
     put_aside = first.lake.read(tables.QUARANTINE)
     assert set(put_aside["listing_id"]) == {"b1", "b2", "b3", "b4", "b5", "c1", "c2"}
     assert put_aside["detail"].null_count() == 0
@@ -254,7 +245,7 @@ def test_bad_rows_and_a_huge_picture_are_put_aside_and_the_next_good_hour_runs(s
     _, rows = replay.replay(first.settings, HOURS[0], rule)
     land(shop, HOURS[1], {"listing_id": "a3", "title": "Acme kettle 3 litre steel"})
     second = run_of(shop, HOURS[1])
-    without_feast(second)
+    up_to_clusters(second)
     assert (rows, counts(second).changed) == (1, 2)
     held = second.lake.read(tables.LISTINGS, pl.col("listing_id") == "c2")
     assert held["image_hash"].null_count() == 0
@@ -263,7 +254,7 @@ def test_bad_rows_and_a_huge_picture_are_put_aside_and_the_next_good_hour_runs(s
     assert (heeded["rule"].to_list(), heeded["listing_id"].to_list()) == ([rule], ["c2"])
     assert not replay.replays(first.settings, HOURS[0], rule)[-1].waiting
     assert rule not in replay.waiting(second.lake)["rule"].to_list()
-    without_feast(first)
+    up_to_clusters(first)
     assert (
         second.lake.read(tables.QUARANTINE, pl.col("run_id") == HOURS[0])
         .sort(tables.QUARANTINE.key)
@@ -272,7 +263,7 @@ def test_bad_rows_and_a_huge_picture_are_put_aside_and_the_next_good_hour_runs(s
 
 
 def test_late_rows_and_deletes(shop: Path) -> None:
-    without_feast(run_of(shop, HOURS[0]))
+    up_to_clusters(run_of(shop, HOURS[0]))
     land(
         shop,
         HOURS[1],
@@ -280,7 +271,7 @@ def test_late_rows_and_deletes(shop: Path) -> None:
         {"listing_id": "a1", "title": None, "is_deleted": True, "updated_at": "2026-01-05T01:10:00Z"},
     )
     run = run_of(shop, HOURS[1])
-    without_feast(run)
+    up_to_clusters(run)
     assert (counts(run)("detect_changes.stale"), counts(run)("detect_changes.deleted")) == (1, 1)
     assert "an old title" not in run.lake.read(tables.LISTINGS)["title"].to_list()
     with open_index(run.settings) as index:
@@ -302,7 +293,7 @@ def test_an_hour_that_died_is_finished_by_the_next_and_a_late_file_adds_to_its_o
 
     land(shop, HOURS[1], {"listing_id": "a3", "title": "Acme kettle 3 litre steel"})
     following = run_of(shop, HOURS[1])
-    without_feast(following)
+    up_to_clusters(following)
     with open_index(following.settings) as index:
         assert set(index.ids("text")) == {"a0", "a1", "a2", "a3"}
     assert [balance for balance in counts(following).balances if not balance.holds] == []
@@ -312,10 +303,10 @@ def test_decisions_of_an_hour_that_runs_late_are_the_newest(shop: Path) -> None:
     same = {"title": "Acme kettle 1 litre steel", "image_uri": "pictures/1.jpg"}
     land(shop, HOURS[1], {"listing_id": "b1", **same, "updated_at": "2026-01-05T01:10:00Z"})
     (shop / HOURS[0]).rename(shop.parent / "held back")
-    without_feast(run_of(shop, HOURS[1]))
+    up_to_clusters(run_of(shop, HOURS[1]))
     (shop.parent / "held back").rename(shop / HOURS[0])
     early = run_of(shop, HOURS[0])
-    without_feast(early)
+    up_to_clusters(early)
     last = early.lake.read(tables.DECISIONS).sort("event_timestamp").unique("listing_id", keep="last")
     told = dict(last.select("listing_id", "cluster_id").iter_rows())
     held = dict(early.lake.read(tables.CLUSTERS).select("listing_id", "cluster_id").iter_rows())
@@ -326,7 +317,7 @@ def test_a_person_is_never_overruled(shop: Path) -> None:
     same = {"title": "Acme kettle 1 litre steel", "image_uri": "pictures/1.jpg"}
     land(shop, HOURS[0], {"listing_id": "z1", **same}, {"listing_id": "z2", **same}, name="more.csv")
     first = run_of(shop, HOURS[0])
-    without_feast(first)
+    up_to_clusters(first)
     together = dict(first.lake.read(tables.CLUSTERS).select("listing_id", "cluster_id").iter_rows())
     assert together["z1"] == together["z2"] == together["a1"]
 
@@ -334,7 +325,7 @@ def test_a_person_is_never_overruled(shop: Path) -> None:
     judge(first.lake, "a0", "a2", "same", "tester")
     land(shop, HOURS[1], {"listing_id": "z1", **same, "price": 11.0, "updated_at": "2026-01-05T01:10:00Z"})
     second = run_of(shop, HOURS[1])
-    without_feast(second)
+    up_to_clusters(second)
     now = dict(second.lake.read(tables.CLUSTERS).select("listing_id", "cluster_id").iter_rows())
     assert now.get("z1") != now.get("z2") or now.get("z1") is None
     assert now["a0"] == now["a2"]

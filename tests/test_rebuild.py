@@ -10,6 +10,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +21,7 @@ import pytest
 from sosie import fence, pipeline, rebuild, registry, tables
 from sosie.artifacts import CARD, save
 from sosie.errors import SettingsError, StoreBusy
-from sosie.index import open_index
+from sosie.index import open_index, server
 from sosie.judgements import judge
 from sosie.lake import Lake
 from sosie.rebuild import measures
@@ -115,6 +117,13 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return variant(tmp_path_factory.mktemp("other") / "models")
 
 
+@pytest.fixture
+def until_the_end() -> Iterator[ExitStack]:
+    """What is entered here is left when the test ends."""
+    with ExitStack() as entered:
+        yield entered
+
+
 def hours(market: Path) -> list[str]:
     return sorted(place.name for place in (market / "landing").glob("*T*"))
 
@@ -141,9 +150,10 @@ def all_at_once(place: Path, models: Path, settings: Settings) -> Lake:
     again = pipeline.Run(hour, fresh)
     for part in pipeline.shards(again):
         pipeline.embed(again, **part)
-    pipeline.upsert_vectors(again)
-    pipeline.match(again)
-    pipeline.cluster(again)
+    with server.serve(fresh):
+        pipeline.upsert_vectors(again)
+        pipeline.match(again)
+        pipeline.cluster(again)
     return copy
 
 
@@ -156,7 +166,7 @@ rebuild.build(settings, rebuild.Target.of(settings, sys.argv[2]))
 """
 
 
-def test_the_whole_way_and_back(market: Path, other: Path, tmp_path: Path) -> None:
+def test_the_whole_way_and_back(market: Path, other: Path, tmp_path: Path, until_the_end: ExitStack) -> None:
     home = tmp_path / "home"
     feed = hours(market)
     first = run(home, market, feed[0])
@@ -182,6 +192,7 @@ def test_the_whole_way_and_back(market: Path, other: Path, tmp_path: Path) -> No
         process.send_signal(signal.SIGKILL)
     begun = lake.read(tables.TEXT_EMBEDDINGS, pl.col("embedding_version") == target.versions["text"])
     assert 0 < begun.height < live(lake).height, "killed in the middle"
+    until_the_end.enter_context(server.serve(settings))  # the one that the killed process left, from here on kept up
     second = run(home, market, feed[1])
     assert rebuild.second(settings) == target
     told = next(step for step in pipeline.manifest(second)["steps"] if step["name"] == "follow")
@@ -288,19 +299,28 @@ registry.promote(load(home=home), id_, "ann")
 """
 
 
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`market`, and `home` with its first hour run: each switch that dies has a copy of both."""
+    place = tmp_path_factory.mktemp("begun")
+    write(place / "market", Marketplace(listings=40, hours=2, seed=4))
+    run(place / "home", place / "market", hours(place / "market")[0])
+    return place
+
+
 @pytest.mark.parametrize("point", ["before the commit", "after the commit", "between the aliases", "before the pairs"])
 def test_a_switch_that_dies_leaves_one_version_and_the_next_hour_ends_it(
-    point: str, other: Path, tmp_path: Path
+    point: str, begun: Path, other: Path, tmp_path: Path, until_the_end: ExitStack
 ) -> None:
-    home, market = tmp_path / "home", tmp_path / "market"
-    write(market, Marketplace(listings=40, hours=2, seed=4, with_pictures=point == "between the aliases"))
-    settings = run(home, market, hours(market)[0]).settings
+    home, market = (shutil.copytree(begun / name, tmp_path / name) for name in ("home", "market"))
+    settings = load(home=home, landing=market / "landing")
     id_ = register(settings, other)
     target = rebuild.Target.of(settings, id_)
     died = subprocess.run([sys.executable, "-c", SWITCH, str(home), id_, point], check=False)
     assert died.returncode == 9
 
     now = load(home=home)
+    until_the_end.enter_context(server.serve(now))  # the one that the dead process left
     assert now.models == (SHIPPED if point == "before the commit" else target.models)
     with open_index(now) as index:
         for modality in ("text", "image"):

@@ -16,7 +16,7 @@ from sosie.artifacts import CARD, save
 from sosie.cli import EXIT_TERMINAL, app
 from sosie.errors import IndexUnavailable, ModelError, SettingsError, TerminalError
 from sosie.gate import JUDGED, Gain, Gate, Scores
-from sosie.index import open_index
+from sosie.index import open_index, server
 from sosie.lake import Lake
 from sosie.registry import Source
 from sosie.settings import PROJECT, Settings, load
@@ -43,6 +43,13 @@ def register(settings: Settings, models: Path, new: Scores = BETTER, live: Score
 @pytest.fixture
 def home(tmp_path: Path) -> Settings:
     return load(home=tmp_path / "home")
+
+
+@pytest.fixture
+def index_up(home: Settings) -> Iterator[None]:
+    """The index's server stays up from one use to the next."""
+    with server.serve(home):
+        yield
 
 
 @pytest.fixture
@@ -237,6 +244,7 @@ def test_the_shell_lists_refuses_promotes_and_rolls_back(
 # --- other embeddings, over a real lake and index --------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("index_up")
 def test_other_embeddings_take_their_index_with_them(home: Settings, tmp_path: Path) -> None:
     market = tmp_path / "market"
     write(market, Marketplace(listings=40, hours=2, seed=4, with_pictures=False))

@@ -12,6 +12,7 @@ import polars as pl
 import psutil
 import pytest
 from filelock import FileLock
+from homes import up_to_clusters
 
 from sosie import features, pipeline, tables
 from sosie.errors import IndexUnavailable, StoreBusy
@@ -34,18 +35,6 @@ def land(landing: Path, hour: str, *rows: dict[str, object], name: str = "rows.c
 
 def run_of(landing: Path, hour: str, **settings: object) -> pipeline.Run:
     return pipeline.Run.of(hour, settings=load(home=landing.parent / "home", landing=landing, **settings))
-
-
-def up_to_clusters(run: pipeline.Run) -> None:
-    """An hour but for the storefront, the page's pictures and alerts."""
-    pipeline.validate(run)
-    pipeline.detect_changes(run)
-    for part in pipeline.shards(run):
-        pipeline.embed(run, **part)
-    pipeline.upsert_vectors(run)
-    pipeline.match(run)
-    pipeline.cluster(run)
-    pipeline.report(run)
 
 
 def clusters(lake: Lake) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import polars as pl
 import pytest
 
 from sosie import features, pipeline, tables
-from sosie.index import open_index
+from sosie.index import open_index, server
 from sosie.lake import Lake
 from sosie.pipeline.embed import version
 from sosie.settings import Settings, load
@@ -23,14 +24,15 @@ OLD = time.time() - 90 * 86_400
 
 
 @pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    """Two hours of a small marketplace."""
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    """Two hours of a small marketplace; the index's server stays up."""
     market, home = tmp_path_factory.mktemp("market"), tmp_path_factory.mktemp("home")
     write(market, Marketplace(listings=60, hours=2, seed=5, with_pictures=False))
     given = load(home=home, landing=market / "landing", upkeep={"retention_hours": 0})
-    for hour in sorted(place.name for place in (market / "landing").glob("*T*")):
-        pipeline.run_all(pipeline.Run.of(hour, settings=given))
-    return given
+    with server.serve(given):
+        for hour in sorted(place.name for place in (market / "landing").glob("*T*")):
+            pipeline.run_all(pipeline.Run.of(hour, settings=given))
+        yield given
 
 
 def live(lake: Lake) -> list[str]:

@@ -59,28 +59,28 @@ def channels(settings: config.Alerts) -> list[Channel]:
 
 def send_by_apprise(channel: Channel, alert: Alert) -> bool:
     """One attempt; False where the channel did not take it. Raises `SettingsError` for an unknown service."""
+    if channel.url == CONSOLE:
+        _print(alert)
+        return True
     messenger = _messenger(channel)
     from apprise import NotifyFormat, NotifyType
 
     kind = {"info": NotifyType.INFO, "warning": NotifyType.WARNING, "critical": NotifyType.FAILURE}[alert.severity]
-    body = alert.text if channel.url == CONSOLE else f"{alert.text}\nReference: {alert.key}"
+    body = f"{alert.text}\nReference: {alert.key}"
     return bool(messenger.notify(title=alert.title, body=body, notify_type=kind, body_format=NotifyFormat.TEXT))
 
 
 def check(channel: Channel) -> None:
     """Raises `SettingsError` where Apprise knows no service for the channel's URL. Sends nothing."""
-    _messenger(channel)
+    if channel.url != CONSOLE:
+        _messenger(channel)
 
 
 def _messenger(channel: Channel) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # Apprise's own business, not our users'
         from apprise import Apprise, AppriseAsset
-        from apprise.decorators import notify
-        from apprise.manager_plugins import NotificationManager
 
-    if "console" not in NotificationManager():  # Apprise has no plugin that prints
-        notify(on="console", name="Console")(_print)
     messenger = Apprise(asset=AppriseAsset(app_id="Sosie", app_desc="duplicate listings", app_url="", async_mode=False))
     if not messenger.add(channel.url):
         raise SettingsError(
@@ -90,6 +90,6 @@ def _messenger(channel: Channel) -> Any:
     return messenger
 
 
-def _print(body: str, title: str, notify_type: str, *_: object, **__: object) -> None:
-    level = {"info": log.info, "warning": log.warning}.get(str(notify_type), log.critical)
-    level(title, detail=body)
+def _print(alert: Alert) -> None:
+    """Apprise has no plugin that prints, and loads a hundred others before it knows."""
+    {"info": log.info, "warning": log.warning, "critical": log.critical}[alert.severity](alert.title, detail=alert.text)

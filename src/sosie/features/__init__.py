@@ -24,6 +24,7 @@ import polars as pl
 
 from sosie import faults
 from sosie.errors import ModelError, SchemaMismatch, SettingsError, StoreBusy
+from sosie.features.quick import unguarded
 from sosie.features.versions import EMBEDDINGS, Versions, versions, view_name
 from sosie.lake import Lake
 from sosie.locks import exclusive
@@ -49,7 +50,9 @@ def store(settings: Settings) -> Any:
 @lru_cache(maxsize=4)
 def _store(home: str, repo: str) -> Any:
     import yaml
-    from feast import FeatureStore, RepoConfig
+
+    with unguarded():
+        from feast import FeatureStore, RepoConfig
 
     # Feast turns every DeprecationWarning on; these two are its own business, not our users'.
     warnings.filterwarnings("ignore", message='Field name "vector_enabled"', category=UserWarning)
@@ -65,7 +68,8 @@ def _store(home: str, repo: str) -> Any:
     except ValueError as error:
         raise SettingsError(f"{path} has a `$` that starts no variable ({error}); write it `$$`.") from None
     _folder(Path(home)).mkdir(parents=True, exist_ok=True)
-    return FeatureStore(config=RepoConfig(**yaml.safe_load(text), repo_path=Path(repo)))
+    with unguarded():  # which stores there are is known, and imported, only now
+        return FeatureStore(config=RepoConfig(**yaml.safe_load(text), repo_path=Path(repo)))
 
 
 def _folder(home: Path) -> Path:

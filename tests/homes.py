@@ -1,0 +1,44 @@
+"""Hours that tests run, and homes that several of them start from."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from sosie import pipeline
+
+
+def up_to_clusters(run: pipeline.Run) -> None:
+    """An hour but for the storefront and alerts: what a later hour builds on, and the manifest, by which it knows it.
+
+    Each step by itself, as Airflow calls it.
+    """
+    pipeline.validate(run)
+    pipeline.detect_changes(run)
+    for part in pipeline.shards(run):
+        pipeline.embed(run, **part)
+    pipeline.upsert_vectors(run)
+    pipeline.match(run)
+    pipeline.cluster(run)
+    pipeline.report(run)
+
+
+def prepared(folders: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """A folder of the caller's own with what `make` makes in an empty one, once in a run of all tests.
+
+    Workers share it: the first that asks makes it while others wait, and all take copies.
+    """
+    mine = folders.getbasetemp()
+    shared = mine.parent if "PYTEST_XDIST_WORKER" in os.environ else mine
+    original, done = shared / "prepared" / name, shared / "prepared" / f"{name}.done"
+    original.parent.mkdir(exist_ok=True)
+    with FileLock(original.with_suffix(".lock")):
+        if not done.exists():
+            shutil.rmtree(original, ignore_errors=True)
+            original.mkdir()
+            make(original)
+            done.touch()
+    return Path(shutil.copytree(original, folders.mktemp(name) / "own", symlinks=True))
