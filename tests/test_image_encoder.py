@@ -210,7 +210,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Profile]:
             "reconstruct_epochs": 1, "contrast_epochs": 1, "whole_epochs": 1,
             "reconstruct_batch": 16, "contrast_batch": 16, "neighbours": 4,
         }  # fmt: skip
-        efficientnet = {"contrast_epochs": 1, "epochs": 1, "picture": 32, "batch": 24}
+        efficientnet = {"imitate_epochs": 1, "epochs": 1, "picture": 32, "batch": 24}
         image = small.image.model_copy(update={"threads": 1, "mae": mae, "efficientnet_b3": efficientnet})
         tiny = small.model_copy(update={"image": image})
         for seed, part in enumerate(("encoder", "decider")):
@@ -271,25 +271,26 @@ def test_an_interrupted_efficientnet_ends_at_the_same_weights(
 ) -> None:
     import torch
 
-    from sosie.training.image import efficientnet
+    from sosie.training.image import efficientnet, train
 
     again = profiles.load("small").model_copy(update={"name": "again", "image": trained.image})
     shutil.copytree(trained.data("encoder"), again.data("encoder"))
+    shutil.copytree(trained.work / "image" / "mae", again.work / "image" / "mae")
     history = json.loads((trained.work / "image" / "efficientnet_b3" / "history.json").read_text())
     length = {entry["kind"]: entry["step"] for entry in history}
     relisted, steps = efficientnet.relisted, []
-    into_the_second_kind = iter([relisted] * (length["contrast"] + 1))
+    into_the_second_kind = iter([relisted] * (length["imitate"] + 1))
     with monkeypatch.context() as patch:
         patch.setattr(efficientnet, "_SAVE_EVERY", 1)
         patch.setattr(efficientnet, "relisted", lambda *given: next(into_the_second_kind)(*given))
         with pytest.raises(StopIteration):
-            efficientnet.train(again)
+            train.train_efficientnet(again)
     out = again.work / "image" / "efficientnet_b3"
     assert not (out / efficientnet.WEIGHTS).exists()
 
     with monkeypatch.context() as patch:
         patch.setattr(efficientnet, "relisted", lambda *given: steps.append(given) or relisted(*given))
-        efficientnet.train(again)
+        train.train_efficientnet(again)
     # Begun anew, it would come to the same weights too, but take every step again.
     assert len(steps) == length["arcface"] - 1
     straight = efficientnet.load(trained).state_dict()

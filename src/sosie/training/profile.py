@@ -121,10 +121,11 @@ class Mae(Recipe):
 class EfficientNet(Recipe):
     """EfficientNet-B3 with ArcFace (`training.image.efficientnet.Recipe`)."""
 
-    contrast_epochs: int | float | None = None  # as it is written, as the model's card repeats it
+    imitate_epochs: int | float | None = None  # as it is written, as the model's card repeats it
     epochs: int | float | None = None
     picture: int | None = None
     batch: int | None = None
+    imitate_rate: float | None = None
     rate: float | None = None
     temperature: float | None = None
     scale: float | None = None

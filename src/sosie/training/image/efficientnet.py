@@ -36,14 +36,15 @@ _LAYOUT = torch.channels_last
 
 @dataclass(frozen=True)
 class Recipe:
-    """Every knob: sizes in pixels, batches in pictures, AdamW's peak rate, ArcFace's scale and margin (radians)."""
+    """Every knob: sizes in pixels, batches in pictures, AdamW's peak rates, ArcFace's scale and margin (radians)."""
 
-    contrast_epochs: float = 4
-    epochs: float = 4
+    imitate_epochs: float = 6
+    epochs: float = 3
     picture: int = 112
     batch: int = 64
-    rate: float = 1e-3
-    temperature: float = 0.1
+    imitate_rate: float = 1e-3
+    rate: float = 3e-4
+    temperature: float = 0.07
     scale: float = 24.0
     margin: float = 0.3
     weight_decay: float = 0.02
@@ -75,6 +76,10 @@ def recipe_of(profile: Profile) -> Recipe:
     return Recipe(**knobs)
 
 
+def is_trained(profile: Profile) -> bool:
+    return (profile.work / "image" / "efficientnet_b3" / WEIGHTS).exists()
+
+
 def load(profile: Profile) -> EfficientNet:
     """The trained encoder, ready for use."""
     model = EfficientNet()
@@ -84,16 +89,15 @@ def load(profile: Profile) -> EfficientNet:
     return model
 
 
-def train(profile: Profile) -> None:
+def train(profile: Profile, teacher: Callable[[Tensor], Tensor], side: int) -> None:
     """Write work/image/efficientnet_b3; goes on from its last checkpoint.
 
     Classes of three pictures each teach random weights nothing: with them alone every picture came to lie in one place.
-    So two re-listings of a picture are told from all others of the batch first (InfoNCE), and ArcFace's centres start
-    where the classes then lie.
+    So a re-listing first learns to find the vector that `teacher` gives its original among those of the batch
+    (InfoNCE), and ArcFace's centres start where the classes then lie. `teacher` takes pictures of `side` pixels, uint8
+    [n, 3, side, side], and gives unit vectors [n, 128].
     """
     recipe, out = recipe_of(profile), profile.work / "image" / "efficientnet_b3"
-    if (out / WEIGHTS).exists():
-        return
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(profile.seed)
     pictures = Pictures.read(profile.data("encoder"), math.ceil(recipe.picture * 1.1)).subset(spared=False)
@@ -106,19 +110,22 @@ def train(profile: Profile) -> None:
         chance = torch.Generator().manual_seed(profile.seed * 100_003 + step)
         return relisted(pictures.pixels[rows], recipe.picture, bank, chance).contiguous(memory_format=_LAYOUT)
 
-    def contrast(rows: Tensor, step: int, progress: float) -> Tensor:
-        return info_nce(model(seen(rows.repeat(2), step)), classes[rows].repeat(2), recipe.temperature)
+    taught = teacher(Pictures.read(profile.data("encoder"), side).subset(spared=False).pixels)
 
-    orders = [shuffled(len(classes), epochs, profile.seed) for epochs in (recipe.contrast_epochs, recipe.epochs)]
+    def imitated(rows: Tensor, step: int, progress: float) -> Tensor:
+        both = torch.cat([model(seen(rows, step)), taught[rows]])
+        return info_nce(both, classes[rows].repeat(2), recipe.temperature)
+
+    orders = [shuffled(len(classes), epochs, profile.seed) for epochs in (recipe.imitate_epochs, recipe.epochs)]
     first = nn.ModuleDict({"encoder": model})
-    history = _descend("contrast", first, contrast, orders[0], recipe, out)
+    history = _descend("imitate", first, imitated, orders[0], recipe.imitate_rate, recipe, out)
     arcface = ArcFace(_centres(model, pictures.pixels, classes, recipe), recipe.scale)
 
     def angular(rows: Tensor, step: int, progress: float) -> Tensor:
         return arcface(model(seen(rows, step)), classes[rows], recipe.margin * min(1.0, 2 * progress))
 
     parts = nn.ModuleDict({"encoder": model, "arcface": arcface})
-    history += _descend("arcface", parts, angular, orders[1], recipe, out)
+    history += _descend("arcface", parts, angular, orders[1], recipe.rate, recipe, out)
     (out / "history.json").write_text(json.dumps(history))
     write_metrics(out, {"pictures": len(classes), "classes": int(classes.max()) + 1, **(history or [{}])[-1]})
     torch.save(model.state_dict(), out / WEIGHTS)
@@ -134,6 +141,7 @@ def _descend(
     parts: nn.ModuleDict,
     loss_of: Callable[[Tensor, int, float], Tensor],
     order: np.ndarray,
+    rate: float,
     recipe: Recipe,
     out: Path,
 ) -> History:
@@ -141,7 +149,7 @@ def _descend(
 
     The checkpoint of a kind that is done stays, so that an interrupted stage takes up where it was.
     """
-    optimiser = torch.optim.AdamW(parts.parameters(), lr=recipe.rate, weight_decay=recipe.weight_decay)
+    optimiser = torch.optim.AdamW(parts.parameters(), lr=rate, weight_decay=recipe.weight_decay)
     checkpoint = Checkpoint(out / f"{kind}.ckpt", parts=parts, optimiser=optimiser)
     held = checkpoint.resume()
     history: History = held.get("history", [])
@@ -150,7 +158,7 @@ def _descend(
     losses: list[float] = []
     started = time.monotonic()
     for step in range(held.get("step", 0), steps):
-        optimiser.param_groups[0]["lr"] = recipe.rate * warm_then_cosine(step / steps, recipe.warmup)
+        optimiser.param_groups[0]["lr"] = rate * warm_then_cosine(step / steps, recipe.warmup)
         rows = torch.from_numpy(order[step * recipe.batch : (step + 1) * recipe.batch])
         loss = loss_of(rows, step, step / steps)
         optimiser.zero_grad()
