@@ -55,6 +55,7 @@ class Cluster:
     members: tuple[Member, ...]
     history: tuple[dict[str, Any], ...]
     judged: tuple[dict[str, Any], ...]
+    waits: int  # pairs of members that were judged different
     wanted: str | None  # a chosen canonical listing that the next run makes so
 
 
@@ -125,7 +126,8 @@ def cluster(store: Store, cluster_id: str) -> Cluster:
     items = store.listings(shown)
     held = _strongest(store, ids)
     inside = pl.col("left_id").is_in(ids) | pl.col("right_id").is_in(ids)
-    judged = store.standing().filter(inside).sort("when", descending=True).head(50)
+    judged = store.standing().filter(inside).sort("when", descending=True)
+    waits = judged.filter(pl.col("left_id").is_in(ids), pl.col("right_id").is_in(ids), verdict="different").height
     choices = store.lake.read(CANONICAL_CHOICES, pl.col("listing_id").is_in(ids)).sort("when")
     wanted = choices["listing_id"][-1] if choices.height else None
     return Cluster(
@@ -135,7 +137,8 @@ def cluster(store: Store, cluster_id: str) -> Cluster:
         fingerprint(ids),
         tuple(Member(items[one], held.get(one)) for one in shown),
         tuple(_history(store, cluster_id)),
-        tuple(judged.iter_rows(named=True)),
+        tuple(judged.head(50).iter_rows(named=True)),
+        waits,
         wanted if wanted != head else None,
     )
 
