@@ -7,7 +7,8 @@ from typing import Any
 import polars as pl
 
 from sosie.page.judging import fingerprint, members_of
-from sosie.page.store import Item, Store
+from sosie.page.store import Store
+from sosie.report.data import Listing
 from sosie.tables import CANONICAL_CHOICES, CLUSTER_EVENTS, CLUSTERS, LISTINGS, PAIRS
 
 PER_PAGE = 12
@@ -25,8 +26,8 @@ class Card:
     cluster_id: str
     size: int
     changed_run: str | None
-    canonical: Item
-    faces: tuple[Item, ...]
+    canonical: Listing
+    faces: tuple[Listing, ...]
 
 
 @dataclass(frozen=True)
@@ -35,14 +36,14 @@ class Found:
 
     cards: tuple[Card, ...]
     total: int
-    loners: tuple[Item, ...] = ()
+    loners: tuple[Listing, ...] = ()
 
 
 @dataclass(frozen=True)
 class Member:
     """`held_by` is the strongest pair with another member: its other end, score and reasons. None: none is held."""
 
-    item: Item
+    item: Listing
     held_by: dict[str, Any] | None
 
 
@@ -62,7 +63,7 @@ class Cluster:
 def search(store: Store, text: str = "", seller: str = "", order: str = "largest", page: int = 1) -> Found:
     """Clusters with a listing of this id, or with all these words in its title, and of this seller. Pages from 1."""
     heads = store.lake.scan(CLUSTERS).filter(pl.col("listing_id") == pl.col("canonical_id"))
-    loners: tuple[Item, ...] = ()
+    loners: tuple[Listing, ...] = ()
     if text.strip() or seller.strip():
         hits = _hits(store, text, seller)
         placed = (
