@@ -236,7 +236,7 @@ def test_two_browsers_never_judge_one_pair_unknowingly(market: Market, tab: Tab)
     bob.goto(f"/review?left={left}&right={right}")
     assert bob.get_by_text("is looking at this pair right now").count() == 1
     ada.keyboard.press("d")
-    ada.get_by_text("the next run applies it").wait_for()
+    ada.get_by_text("no cluster holds both now").wait_for()
     with bob.expect_response("**/review/judge") as answer:
         bob.keyboard.press("s")
     assert answer.value.status == 409
