@@ -130,10 +130,18 @@ def test_it_listens_on_loopback_alone(running: Running) -> None:
 
 
 def test_secrets_are_long_and_private(running: Running) -> None:
-    for name in ("jwt_secret", "api_secret"):
+    for name in ("jwt_secret", "api_secret", "metrics_token"):
         secret = running.settings.home / "airflow" / name
         assert len(secret.read_bytes()) >= 64
         assert secret.stat().st_mode & 0o077 == 0
+
+
+def test_metrics_are_for_who_has_its_token(running: Running) -> None:
+    url = f"{running.airflow.url}/sosie/metrics"
+    token = (running.settings.home / "airflow" / "metrics_token").read_text()
+    assert httpx.get(url, trust_env=False).status_code == 401
+    told = httpx.get(url, headers={"Authorization": f"Bearer {token}"}, trust_env=False)
+    assert "sosie_review_queue" in told.text
 
 
 def test_a_second_one_on_the_same_home_is_refused(running: Running) -> None:

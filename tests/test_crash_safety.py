@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import shutil
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ from PIL import Image
 
 from sosie import faults, tables
 from sosie.index import Modality, open_index
-from sosie.judgements import judge
 from sosie.lake import Lake
 from sosie.settings import Settings, load
 
@@ -75,17 +75,21 @@ def landing(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def _sosie(home: str, landing: str, hour: str, fault: str, log: str) -> None:
+def _sosie(home: str, landing: str, hour: str | None, fault: str, log: str) -> None:
     os.environ |= {"SOSIE_HOME": home, "SOSIE_FAULT": fault, "SOSIE_FAULT_LOG": log, "OMP_NUM_THREADS": "1"}
     os.environ["SOSIE_ALERTS__URLS"] = "[]"
     sys.stdout = sys.stderr = Path(home).parent.joinpath("out.txt").open("a")
     from sosie.cli import app
 
+    if hour is None:
+        from sosie import pipeline
+
+        sys.exit(not pipeline.heed(settings_of(Path(home), Path(landing))))
     app(["run", "--landing", landing, "--hour", hour])
 
 
-def sosie(home: Path, landing: Path, hour: str, *, fault: str = "", log: Path | None = None) -> int:
-    """Exit status of one `sosie run`; -9 where it was killed."""
+def sosie(home: Path, landing: Path, hour: str | None, *, fault: str = "", log: Path | None = None) -> int:
+    """Exit status of one `sosie run`, or of applying a veto where there is no hour; -9 where it was killed."""
     home.mkdir(parents=True, exist_ok=True)
     process = processes.Process(target=_sosie, args=(str(home), str(landing), hour, fault, str(log or "")))
     process.start()
@@ -114,9 +118,22 @@ def told(settings: Settings) -> dict[str, object]:
     return found
 
 
-def between(settings: Settings) -> None:
-    """What a person says after the first hour."""
-    judge(Lake(settings.lake_uri), "k30", "k31", "different", "tester")
+VETO_WRITES = ("cluster_events.append", "decisions.append", "held_merges.exchange", "clusters.exchange")
+
+
+def between(home: Path, landing: Path, *, killed: bool) -> None:
+    """What a person says after the first hour; it splits a cluster at once, or is killed at each write of that."""
+    lake = Lake(settings_of(home, landing).lake_uri)
+    said = {"left_id": "k30", "right_id": "k31", "verdict": "different", "who": "tester", "note": None}
+    when = {"when": datetime(2026, 1, 5, 1, 7, tzinfo=UTC), "retracted_at": None}
+    lake.append(tables.JUDGEMENTS, pl.DataFrame([said | when], schema=tables.JUDGEMENTS.schema))
+    whole = lake.version(tables.CLUSTERS)
+    for write in VETO_WRITES if killed else ():
+        for where in ("before", "after")[: 1 if write == "clusters.exchange" else 2]:
+            assert sosie(home, landing, None, fault=f"lake.{write}.{where}") == -9, write
+    if not killed:
+        assert sosie(home, landing, None) == 0
+    assert (lake.version(tables.CLUSTERS) == whole) == killed
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +145,7 @@ def undisturbed(landing: Path, tmp_path_factory: pytest.TempPathFactory) -> tupl
         log = home.parent / f"{hour}.log"
         assert sosie(home, landing, hour, log=log) == 0
         if number == 0:
-            between(settings_of(home, landing))
+            between(home, landing, killed=False)
         seen = set().union(*passed) if passed and not FULL else set()
         passed.append([name for name in dict.fromkeys(log.read_text().split()) if name not in seen])
     return told(settings_of(home, landing)), passed
@@ -151,7 +168,7 @@ def test_killed_at_one_point_after_the_other_a_run_ends_where_an_undisturbed_one
             assert sosie(home, landing, hour, fault=fault) == -9, fault
         assert sosie(home, landing, hour) == 0
         if number == 0:
-            between(settings_of(home, landing))
+            between(home, landing, killed=True)
     found = told(settings_of(home, landing))
     for name in wanted:
         assert found[name] == wanted[name], name

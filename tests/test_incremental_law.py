@@ -24,8 +24,9 @@ from sosie import pipeline, tables
 from sosie.artifacts import Artifact, save
 from sosie.decider.model import FILES
 from sosie.index import Modality, open_index, server
-from sosie.judgements import judge
+from sosie.judgements import judge, retract, standing
 from sosie.lake import Lake
+from sosie.pipeline import veto
 from sosie.settings import PROJECT, Blocking, Settings, load
 
 EXAMPLES = int(os.environ.get("SOSIE_LAW_EXAMPLES", "4"))
@@ -79,6 +80,7 @@ class Hour:
     repeat: bool = False
     broken: bool = False
     again: bool = False
+    taken_back: bool = False
 
 
 rows = st.builds(
@@ -99,6 +101,7 @@ hours = st.builds(
     repeat=st.booleans(),
     broken=st.booleans(),
     again=st.booleans(),
+    taken_back=st.booleans(),
 )
 histories = st.lists(hours, min_size=2, max_size=4)
 
@@ -225,7 +228,14 @@ def live_through(place: Market, history: list[Hour]) -> None:
         known = set(lake.read(tables.LISTINGS)["listing_id"])
         for one, other, verdict in hour.judged:
             if {one, other} <= known:
-                judge(lake, one, other, verdict, "tester")
+                pair = judge(lake, one, other, verdict, "tester")
+                if verdict == "different":
+                    assert pipeline.part(place.settings, [pair]) != "waits"
+                    assert veto.together(lake, [pair]).is_empty(), "a veto holds at once"
+        if hour.taken_back and (said := standing(lake).sort("when").to_dicts()):
+            last = said[-1]
+            retract(lake, last["left_id"], last["right_id"], "tester", last["when"])
+            assert pipeline.heed(place.settings)
     run_hour(place.settings, len(history))  # the last judgements are for the next run to heed
 
 

@@ -418,7 +418,7 @@ def test_look_alikes_of_a_listings_own_picture_begin_with_it(market: Market, ada
         assert sentence(answer.text)
 
 
-def test_clusters_split_join_and_choose_their_head_by_hand_at_the_next_run(market: Market, ada: TestClient) -> None:
+def test_clusters_split_at_once_and_join_and_choose_their_head_at_the_next_run(market: Market, ada: TestClient) -> None:
     clusters = market.lake.read(tables.CLUSTERS).sort("size", "cluster_id")
     ids = clusters["cluster_id"].unique(maintain_order=True).to_list()
     wrong, rare, _ = market.wrong_cluster()
@@ -438,6 +438,7 @@ def test_clusters_split_join_and_choose_their_head_by_hand_at_the_next_run(marke
     )
     assert ada.post(f"/clusters/{wrong}/split", data={"seen": field(page, "seen")}).status_code == 400
     assert ada.post(f"/clusters/{wrong}/split", data={"seen": field(page, "seen"), "chosen": rare}).status_code == 303
+    assert rare not in market.lake.read(tables.CLUSTERS, pl.col("cluster_id") == wrong)["listing_id"]
     assert ada.post(f"/clusters/{small[0]}/merge", data={"other": small[1]}).status_code == 303
     assert ada.post(f"/clusters/{third}/canonical", data={"listing": other_head}).status_code == 303
     assert "the next run applies it" in ada.get(f"/clusters/{third}").text

@@ -1,4 +1,4 @@
-"""A newcomer's first half hour in a real browser: find a wrong match, say so, and see what the next run makes of it.
+"""A newcomer's first half hour in a real browser: find a wrong match, say so, and see it mended at once.
 
 `SOSIE_SCREENSHOTS=docs/screenshots pytest tests/test_page_browser.py` saves what the browser shows on the way.
 """
@@ -148,6 +148,7 @@ def test_a_newcomer_finds_judges_and_sees_a_wrong_match_mended(market: Market, t
     page.get_by_role("button", name="Split off what is ticked").click()
     page.get_by_role("heading", name="What people said").wait_for()
     assert other in page.content()
+    assert page.locator(f'input[name=chosen][value="{rare}"]').count() == 0, "split at once, without a run"
 
     # The queue, by keyboard alone.
     page.goto("/review")
@@ -235,7 +236,7 @@ def test_two_browsers_never_judge_one_pair_unknowingly(market: Market, tab: Tab)
     bob.goto(f"/review?left={left}&right={right}")
     assert bob.get_by_text("is looking at this pair right now").count() == 1
     ada.keyboard.press("d")
-    ada.get_by_text("the next run applies it").wait_for()
+    ada.get_by_text("no cluster holds both now").wait_for()
     with bob.expect_response("**/review/judge") as answer:
         bob.keyboard.press("s")
     assert answer.value.status == 409

@@ -115,7 +115,8 @@ def test_the_endpoint_is_for_who_has_the_token(settings: Settings) -> None:
     assert found.headers["content-type"] == metrics.CONTENT_TYPE
     assert samples(found.text)["sosie_review_queue"] == 1
     without = settings.model_copy(update={"metrics": config.Metrics()})
-    assert TestClient(build(without)).get("/metrics").status_code == 404
+    off = TestClient(build(without)).get("/metrics")
+    assert (off.status_code, "set SOSIE_METRICS__TOKEN" in off.text) == (404, True)
 
 
 def test_the_plugin_sends_scrapers_past_the_login(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -137,14 +137,25 @@ def judge(
     who: Annotated[str, typer.Option(help="Who says so.")] = "",
     note: Annotated[str | None, typer.Option(help="Why.")] = None,
 ) -> None:
-    """Record that two listings are the same product, or are not. No model overrules it; the next run applies it."""
+    """Record that two listings are the same product, or are not. No model overrules it.
+
+    The next run joins; what holds both apart is split at once.
+    """
+    from sosie import pipeline
     from sosie.judgements import judge as record
     from sosie.lake import Lake
     from sosie.settings import settings
 
     with _errors():
-        left, right = record(Lake(settings().lake_uri), one, other, verdict, who or getpass.getuser(), note)
-        out.print(f"{left} and {right}: {verdict}. The next run applies it.", markup=False, highlight=False)
+        pair = record(Lake(settings().lake_uri), one, other, verdict, who or getpass.getuser(), note)
+        effect = pipeline.part(settings(), [pair]) if verdict == "different" else "joined"
+        told = {
+            "joined": "The next run applies it.",
+            "split": "Their cluster is split now.",
+            "apart": "No cluster holds both, and none will.",
+            "waits": "A run is at work; the next one splits their cluster.",
+        }[effect]
+        out.print(f"{pair[0]} and {pair[1]}: {verdict}. {told}", markup=False, highlight=False)
 
 
 @app.command(rich_help_panel="Pairs and people")

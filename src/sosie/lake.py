@@ -12,6 +12,7 @@ from functools import reduce
 import polars as pl
 from deltalake import CommitProperties, DeltaTable, Schema
 from deltalake.exceptions import CommitFailedError, TableNotFoundError
+from deltalake.table import TableMerger
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from sosie import faults
@@ -145,30 +146,9 @@ class Lake:
             raise SchemaMismatch(f"Rows for table {table.name} repeat a key ({', '.join(table.key)}).")
         return rows
 
-    @_again_if_raced
     def upsert(self, table: Table, rows: pl.DataFrame, *, run_id: str = "") -> Written:
         """Insert or replace by key; rows that equal what is held, volatile columns aside, are left as they are."""
-        rows = self.checked(table, rows)
-        if rows.is_empty():
-            return Written()
-        fresh, updated = self._fresh(table, rows)
-        if fresh.is_empty():
-            return Written(unchanged=rows.height)
-        with _writing(table, "upsert"):
-            (
-                self._open_or_create(table)
-                .merge(
-                    fresh.to_arrow(),
-                    predicate=" AND ".join(f"t.{_quoted(name)} = s.{_quoted(name)}" for name in table.key),
-                    source_alias="s",
-                    target_alias="t",
-                    commit_properties=_commit(run_id),
-                )
-                .when_matched_update_all()
-                .when_not_matched_insert_all()
-                .execute()
-            )
-        return Written(inserted=fresh.height - updated, updated=updated, unchanged=rows.height - fresh.height)
+        return self._exchanged(table, rows, pl.DataFrame(schema=table.schema), run_id, "upsert")
 
     @_again_if_raced
     def append(self, table: Table, rows: pl.DataFrame, *, run_id: str = "") -> Written:
@@ -194,54 +174,48 @@ class Lake:
         if not hits:
             return Written()
         with _writing(table, "delete"):
-            (
-                self._open_or_create(table)
-                .merge(
-                    keys.unique().to_arrow(),
-                    predicate=" AND ".join(f"t.{_quoted(name)} = s.{_quoted(name)}" for name in names),
-                    source_alias="s",
-                    target_alias="t",
-                    commit_properties=_commit(run_id),
-                )
-                .when_matched_delete()
-                .execute()
-            )
+            self._merge(table, keys.unique(), names, run_id).when_matched_delete().execute()
         return Written(deleted=hits)
 
-    @_again_if_raced
     def exchange(self, table: Table, rows: pl.DataFrame, gone: pl.DataFrame, *, run_id: str = "") -> Written:
         """`upsert` some rows and `delete` others in one commit: nobody ever sees, or is left with, half of it.
 
         `gone` has the table's whole key; a key that is in `rows` too stays.
         """
+        return self._exchanged(table, rows, gone, run_id, "exchange")
+
+    @_again_if_raced
+    def _exchanged(self, table: Table, rows: pl.DataFrame, gone: pl.DataFrame, run_id: str, how: str) -> Written:
         rows = self.checked(table, rows)
-        fresh, updated = self._fresh(table, rows)
+        fresh, updated = (rows, 0) if rows.is_empty() else self._fresh(table, rows)
         gone = gone.select(table.key).unique().join(rows, on=table.key, how="anti")
-        hits = gone.join(self._held(table, gone, columns=table.key), on=table.key, how="semi")
+        hits = gone if gone.is_empty() else gone.join(self._held(table, gone, columns=table.key), on=table.key)
         written = Written(fresh.height - updated, updated, rows.height - fresh.height, hits.height)
         if not written.rows:
             return written
         source = pl.concat(
             [fresh.with_columns(_gone=pl.lit(False)), hits.with_columns(_gone=pl.lit(True))], how="diagonal"
         )
-        with _writing(table, "exchange"):
+        values = {name: f"s.{_quoted(name)}" for name in table.columns}
+        with _writing(table, how):
             (
-                self._open_or_create(table)
-                .merge(
-                    source.to_arrow(),
-                    predicate=" AND ".join(f"t.{_quoted(name)} = s.{_quoted(name)}" for name in table.key),
-                    source_alias="s",
-                    target_alias="t",
-                    commit_properties=_commit(run_id),
-                )
+                self._merge(table, source, table.key, run_id)
                 .when_matched_delete(predicate="s._gone")
-                .when_matched_update({name: f"s.{_quoted(name)}" for name in table.columns}, predicate="NOT s._gone")
-                .when_not_matched_insert(
-                    {name: f"s.{_quoted(name)}" for name in table.columns}, predicate="NOT s._gone"
-                )
+                .when_matched_update(values, predicate="NOT s._gone")
+                .when_not_matched_insert(values, predicate="NOT s._gone")
                 .execute()
             )
         return written
+
+    def _merge(self, table: Table, source: pl.DataFrame, key: Sequence[str], run_id: str) -> TableMerger:
+        """A merge of `source`, s, into the table, t, by `key`."""
+        return self._open_or_create(table).merge(
+            source.to_arrow(),
+            predicate=" AND ".join(f"t.{_quoted(name)} = s.{_quoted(name)}" for name in key),
+            source_alias="s",
+            target_alias="t",
+            commit_properties=_commit(run_id),
+        )
 
     def _fresh(self, table: Table, rows: pl.DataFrame) -> tuple[pl.DataFrame, int]:
         """Those of `rows` that say something new, and how many of them replace a row."""

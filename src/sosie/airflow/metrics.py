@@ -23,10 +23,12 @@ def build(settings: Settings) -> FastAPI:
     def read(authorization: Annotated[str, Header()] = "") -> Response:
         token = settings.metrics.token
         if not token:
-            raise HTTPException(404, "Set SOSIE_METRICS__TOKEN to serve metrics here.")
+            raise HTTPException(404, "Metrics are off here: set SOSIE_METRICS__TOKEN, and send it as a bearer token.")
         scheme, _, given = authorization.partition(" ")
         if scheme.lower() != "bearer" or not secrets.compare_digest(given.encode(), token.encode()):
-            raise HTTPException(401, "Send the metrics token.", headers={"WWW-Authenticate": "Bearer"})
+            raise HTTPException(
+                401, "Send the metrics token as a bearer token.", headers={"WWW-Authenticate": "Bearer"}
+            )
         return Response(
             told(int(time.time() // max(settings.metrics.cache_seconds, 1.0))), media_type=metrics.CONTENT_TYPE
         )

@@ -84,7 +84,9 @@ def stack(
         url = f"http://127.0.0.1:{listening}"
         end_leftovers(home / "processes.json")
         note.write_text(json.dumps({"pid": os.getpid(), "url": url}))
-        variables = _environment(home, listening, dags) | _exported(settings) | {"SOSIE_SCHEDULE": schedule}
+        token = settings.metrics.token or _secret(_token_file(settings))
+        served = settings.model_copy(update={"metrics": settings.metrics.model_copy(update={"token": token})})
+        variables = _environment(home, listening, dags) | _exported(served) | {"SOSIE_SCHEDULE": schedule}
         with Processes(home / "component-logs", {**_inherited(), **variables, **(environment or {})}) as processes:
             _migrate(home, processes)
             for name, arguments in COMPONENTS.items():
@@ -186,6 +188,11 @@ def _exported(settings: Settings) -> dict[str, str]:
     }
 
 
+def _token_file(settings: Settings) -> Path:
+    """What `/sosie/metrics` asks for where no `metrics.token` is set."""
+    return settings.home / "airflow" / "metrics_token"
+
+
 def _secret(path: Path) -> str:
     """96 random characters, made once and readable by this user alone."""
     if not path.exists():
@@ -264,6 +271,9 @@ def main() -> None:
     try:
         with stack(settings(), schedule=os.environ.get("SOSIE_SCHEDULE", "none")) as airflow:
             say(f"Airflow is up after {airflow.seconds_to_start:.0f} s: {airflow.url}  (Ctrl-C stops it)\n")
+            if settings().metrics.token is None:
+                bearer = f"Authorization: Bearer $(cat {_token_file(settings())})"
+                say(f'Metrics: curl -H "{bearer}" {airflow.url}/sosie/metrics\n')
             sys.stdout.flush()
             while True:
                 airflow.processes.check()

@@ -7,7 +7,8 @@ from typing import Any
 import polars as pl
 
 from sosie.page.judging import fingerprint, members_of
-from sosie.page.store import Item, Store
+from sosie.page.store import Store
+from sosie.report.data import Listing
 from sosie.tables import CANONICAL_CHOICES, CLUSTER_EVENTS, CLUSTERS, LISTINGS, PAIRS
 
 PER_PAGE = 12
@@ -25,8 +26,8 @@ class Card:
     cluster_id: str
     size: int
     changed_run: str | None
-    canonical: Item
-    faces: tuple[Item, ...]
+    canonical: Listing
+    faces: tuple[Listing, ...]
 
 
 @dataclass(frozen=True)
@@ -35,14 +36,14 @@ class Found:
 
     cards: tuple[Card, ...]
     total: int
-    loners: tuple[Item, ...] = ()
+    loners: tuple[Listing, ...] = ()
 
 
 @dataclass(frozen=True)
 class Member:
     """`held_by` is the strongest pair with another member: its other end, score and reasons. None: none is held."""
 
-    item: Item
+    item: Listing
     held_by: dict[str, Any] | None
 
 
@@ -55,13 +56,14 @@ class Cluster:
     members: tuple[Member, ...]
     history: tuple[dict[str, Any], ...]
     judged: tuple[dict[str, Any], ...]
+    waits: int  # pairs of members that were judged different
     wanted: str | None  # a chosen canonical listing that the next run makes so
 
 
 def search(store: Store, text: str = "", seller: str = "", order: str = "largest", page: int = 1) -> Found:
     """Clusters with a listing of this id, or with all these words in its title, and of this seller. Pages from 1."""
     heads = store.lake.scan(CLUSTERS).filter(pl.col("listing_id") == pl.col("canonical_id"))
-    loners: tuple[Item, ...] = ()
+    loners: tuple[Listing, ...] = ()
     if text.strip() or seller.strip():
         hits = _hits(store, text, seller)
         placed = (
@@ -125,7 +127,8 @@ def cluster(store: Store, cluster_id: str) -> Cluster:
     items = store.listings(shown)
     held = _strongest(store, ids)
     inside = pl.col("left_id").is_in(ids) | pl.col("right_id").is_in(ids)
-    judged = store.standing().filter(inside).sort("when", descending=True).head(50)
+    judged = store.standing().filter(inside).sort("when", descending=True)
+    waits = judged.filter(pl.col("left_id").is_in(ids), pl.col("right_id").is_in(ids), verdict="different").height
     choices = store.lake.read(CANONICAL_CHOICES, pl.col("listing_id").is_in(ids)).sort("when")
     wanted = choices["listing_id"][-1] if choices.height else None
     return Cluster(
@@ -135,7 +138,8 @@ def cluster(store: Store, cluster_id: str) -> Cluster:
         fingerprint(ids),
         tuple(Member(items[one], held.get(one)) for one in shown),
         tuple(_history(store, cluster_id)),
-        tuple(judged.iter_rows(named=True)),
+        tuple(judged.head(50).iter_rows(named=True)),
+        waits,
         wanted if wanted != head else None,
     )
 

@@ -14,6 +14,7 @@ from sosie import canonical, judgements
 from sosie.locks import exclusive
 from sosie.page.people import Person, Refused
 from sosie.page.store import Store
+from sosie.pipeline import heed, part
 from sosie.tables import CLUSTERS, RUNS
 
 MOST_PAIRS = 2_000
@@ -41,9 +42,10 @@ def last(store: Store, left: str, right: str) -> dict[str, Any] | None:
 
 
 def judge(store: Store, person: Person, one: str, other: str, verdict: str, knowing: str, note: str = "") -> None:
-    """Record a verdict. `knowing` is `seen` of the last judgement that the reviewer was shown.
+    """Record a verdict; a *different* splits the cluster that holds both, but where a run is at work.
 
-    Raises `Refused` where somebody judged the pair meanwhile, and as `judgements.judge`.
+    `knowing` is `seen` of the last judgement that the reviewer was shown. Raises `Refused` where somebody judged the
+    pair meanwhile, and as `judgements.judge`.
     """
     left, right = judgements.ordered(one, other)
     with _alone(store):
@@ -56,6 +58,8 @@ def judge(store: Store, person: Person, one: str, other: str, verdict: str, know
                 _at(left, right),
             )
         judgements.judge(store.lake, left, right, verdict, person.name, note.strip() or None)
+    if verdict == "different":
+        part(store.settings, [(left, right)])
 
 
 def undo(store: Store, person: Person) -> tuple[str, str]:
@@ -71,6 +75,8 @@ def undo(store: Store, person: Person) -> tuple[str, str]:
                 _at(own["left_id"], own["right_id"]),
             )
         judgements.retract(store.lake, own["left_id"], own["right_id"], person.name, own["when"])
+    if own["verdict"] == "different":
+        heed(store.settings)
     return own["left_id"], own["right_id"]
 
 
@@ -102,8 +108,8 @@ def fingerprint(listing_ids: Iterable[str]) -> str:
     return hashlib.sha256("\0".join(sorted(listing_ids)).encode()).hexdigest()[:16]
 
 
-def split(store: Store, person: Person, cluster_id: str, chosen: list[str], knowing: str) -> int:
-    """Judge each of `chosen` different from every other member; returns how many judgements that made."""
+def split(store: Store, person: Person, cluster_id: str, chosen: list[str], knowing: str) -> None:
+    """Judge each of `chosen` different from every other member, as `judge` does."""
     back = f"/clusters/{quote(cluster_id, safe='')}"
     with _alone(store):
         members = members_of(store, cluster_id)["listing_id"].to_list()
@@ -119,7 +125,7 @@ def split(store: Store, person: Person, cluster_id: str, chosen: list[str], know
             )
         pairs = [judgements.ordered(one, other) for one, other in product(out, rest)]
         judgements.judge_all(store.lake, pairs, "different", person.name, f"split off cluster {cluster_id}")
-    return len(pairs)
+    part(store.settings, pairs)
 
 
 def merge(store: Store, person: Person, cluster_id: str, other: str) -> str:

@@ -9,8 +9,9 @@ import polars as pl
 from sosie.embedding.image import ImageEncoder
 from sosie.index import open_index
 from sosie.page.people import Refused
-from sosie.page.store import Item, Store
+from sosie.page.store import Store
 from sosie.pictures import THUMBNAIL_SIDE, PictureFault, decode, shrunk
+from sosie.report.data import Listing
 from sosie.tables import CLUSTERS
 
 MOST = 24
@@ -37,7 +38,7 @@ def find(store: Store, data: bytes) -> list[dict[str, Any]]:
     with open_index(settings) as index:
         near = index.search("image", [_QUERY], vector, MOST)
     ids = near["listing_id"].to_list()
-    items: dict[str, Item] = store.listings(ids)
+    items: dict[str, Listing] = store.listings(ids)
     clusters = dict(
         store.lake.lookup(CLUSTERS, "listing_id", ids, columns=["listing_id", "cluster_id"])
         .select(pl.col("listing_id"), pl.col("cluster_id"))

@@ -7,11 +7,12 @@ from urllib.parse import quote
 
 from fastapi import Request
 from fastapi.responses import HTMLResponse
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment
 
 from sosie.page.people import Person
 from sosie.page.queue import CAUSES, MEANING
 from sosie.report import words
+from sosie.report.templating import environment
 
 HERE = Path(__file__).parent
 STATIC = HERE / "static"
@@ -30,35 +31,17 @@ HEADERS = {
 
 
 @lru_cache(maxsize=1)
-def environment() -> Environment:
-    made = Environment(
-        loader=FileSystemLoader(HERE / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    made.filters.update(
-        number=words.number,
-        compact=words.compact,
-        percent=words.percent,
-        seconds=words.seconds,
-        size=words.size,
-        plain=words.plain,
-        moment=words.moment,
-        price=words.price,
-        hour=words.hour,
-        path=lambda text: quote(text, safe=""),
-        ago=ago,
-    )
-    made.globals.update(words=words, causes=CAUSES, meaning=MEANING, spark=spark, asset=_asset_version())
+def _environment() -> Environment:
+    made = environment(HERE / "templates")
+    made.filters.update(path=lambda text: quote(text, safe=""), ago=ago)
+    made.globals.update(causes=CAUSES, meaning=MEANING, spark=spark, asset=_asset_version())
     return made
 
 
 def show(request: Request, person: Person, template: str, *, status: int = 200, **context: Any) -> HTMLResponse:
     """The template as a response. `root` is where the page is mounted."""
     html = (
-        environment()
+        _environment()
         .get_template(f"{template}.html.j2")
         .render(root=request.scope.get("root_path", ""), person=person, here=template, **context)
     )

@@ -1,7 +1,6 @@
 """What the page reads: rows by scans that filter first, and small frames that are kept until a table moves on."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from threading import Lock
 from typing import Any, TypeVar
 
@@ -10,31 +9,12 @@ import polars as pl
 from sosie import judgements
 from sosie.page import queue
 from sosie.page.tables import OpenLake
+from sosie.report.data import Listing, listings
 from sosie.sampling import Shares
 from sosie.settings import Settings, live_models
-from sosie.tables import CLUSTERS, JUDGEMENTS, LISTINGS, PAIRS, Table
+from sosie.tables import CLUSTERS, JUDGEMENTS, PAIRS, Table
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Item:
-    """A listing as a reviewer meets it."""
-
-    listing_id: str
-    title: str = ""
-    seller_id: str | None = None
-    marketplace: str | None = None
-    brand: str | None = None
-    gtin: str | None = None
-    category: str | None = None
-    price: float | None = None
-    currency: str | None = None
-    is_deleted: bool = False
-    image_hash: str | None = None
-
-
-FIELDS = list(Item.__dataclass_fields__)
 
 
 class Store:
@@ -84,12 +64,9 @@ class Store:
         """The judgements that hold, one a pair."""
         return self.derived("standing", (JUDGEMENTS,), lambda: judgements.standing(self.lake))
 
-    def listings(self, ids: Iterable[str]) -> dict[str, Item]:
+    def listings(self, ids: Iterable[str]) -> dict[str, Listing]:
         """Each of `ids`; one that the lake does not hold appears by its id alone."""
-        found = {listing_id: Item(listing_id) for listing_id in ids}
-        for row in self.lake.lookup(LISTINGS, "listing_id", list(found), columns=FIELDS).iter_rows(named=True):
-            found[row["listing_id"]] = Item(**{**row, "title": row["title"] or ""})
-        return found
+        return listings(self.lake, ids)
 
     def pair(self, left: str, right: str) -> dict[str, Any] | None:
         """The decided pair as the lake holds it."""

@@ -13,6 +13,7 @@ from sosie.pipeline.match import match, upsert_vectors
 from sosie.pipeline.publish import alert, alert_deadline, alert_failure, manifest, publish_features, report
 from sosie.pipeline.rebuild import rebuild
 from sosie.pipeline.run import Counts, Run, left_behind, run_alone
+from sosie.pipeline.veto import heed, part
 
 __all__ = [
     "Counts",
@@ -25,9 +26,11 @@ __all__ = [
     "detect_changes",
     "embed",
     "follow",
+    "heed",
     "left_behind",
     "manifest",
     "match",
+    "part",
     "publish_features",
     "rebuild",
     "report",

@@ -10,8 +10,8 @@ MARK = "~"
 """Parts the hour from the rest: such an id sorts after its hour and before the next."""
 
 
-def aside(lake: Lake, what: str) -> str:
-    """The id of a run of `what` (promote, rollback, upkeep) that begins now, after the newest hour that there is."""
-    now = datetime.now(UTC)
+def aside(lake: Lake, what: str, now: datetime | None = None) -> str:
+    """The id of a run of `what` (promote, rollback, upkeep, veto) that begins now, after the newest hour there is."""
+    now = now or datetime.now(UTC)
     hours = lake.read(RUNS, columns=["run_id"])["run_id"].str.slice(0, 13).sort().to_list()
-    return f"{hours[-1] if hours else now.strftime(HOUR)}{MARK}{what}-{now:%Y%m%dT%H%M%S}"
+    return f"{hours[-1] if hours else now.strftime(HOUR)}{MARK}{what}-{now:%Y%m%dT%H%M%S%f}"

@@ -1,16 +1,14 @@
 """Clusters brought in step with the pairs, only where something moved."""
 
-from datetime import UTC, datetime, timedelta
-
 import polars as pl
 
-from sosie import canonical, clusters, judgements
-from sosie.lake import Written
-from sosie.lineage import KINDS, evolve
+from sosie import canonical, judgements
+from sosie.lineage import KINDS
 from sosie.pipeline.ingest import changes
-from sosie.pipeline.match import both_in
+from sosie.pipeline.regroup import amiss, regroup
 from sosie.pipeline.run import Run, Tally, step
-from sosie.tables import CLUSTER_EVENTS, CLUSTERS, DECISIONS, HELD_MERGES, JUDGEMENTS, LISTINGS, PAIRS, REGROUP
+from sosie.pipeline.veto import settle
+from sosie.tables import CLUSTER_EVENTS, CLUSTERS, JUDGEMENTS, REGROUP
 
 _SIDES = ["left_id", "right_id"]
 
@@ -18,134 +16,24 @@ _SIDES = ["left_id", "right_id"]
 @step
 def cluster(run: Run, tally: Tally) -> None:
     """Regroup every component that a changed listing, a changed pair or a new judgement touches."""
+    settle(run.settings)
     judged = judgements.active(run.lake)
     held = run.lake.read(CLUSTERS)
-    edges = run.lake.read(PAIRS, pl.col("verdict") != "no_match", columns=[*_SIDES, "score", "verdict"])
     waiting = run.lake.read(REGROUP)
     unheeded = (*_unheeded(run, judged, held), canonical.unheeded(run.lake, held))
     seeds = pl.concat([changes(run)["listing_id"], waiting["listing_id"], *unheeded]).unique()
-    affected = _component(seeds, edges, judged, held)
-
-    listings = run.lake.lookup(LISTINGS, "listing_id", affected).filter(~pl.col("is_deleted"))
-    living = listings.select("listing_id")
-    inside = both_in(edges, living)
-    grouping = clusters.resolve(
-        inside,
-        both_in(judged, living),
-        min_mean_link=run.settings.clusters.min_mean_link,
-        max_size=run.settings.clusters.max_size,
-        listings=living["listing_id"],
-    )
-    lineage = evolve(
-        held.filter(pl.col("listing_id").is_in(affected.implode())),
-        grouping.groups,
-        listings,
-        run.id,
-        canonical.chosen(run.lake),
-    )
-    # The clusters go last: while they don't show a change, a run that died makes the same events and decisions again.
-    tally.written(
-        run.lake.append(CLUSTER_EVENTS, lineage.events, run_id=run.id),
-        _decide(run, affected, lineage.rows, inside),
-        _hold(run, affected, grouping.held, lineage.rows),
-        run.lake.exchange(CLUSTERS, lineage.rows, lineage.gone, run_id=run.id),
-        run.lake.delete(REGROUP, waiting.select("listing_id"), run_id=run.id),
-    )
+    regroup(run, tally, seeds, judged, held)
+    tally.written(run.lake.delete(REGROUP, waiting.select("listing_id"), run_id=run.id))
     now = run.lake.scan(CLUSTERS)
     told = run.lake.read(CLUSTER_EVENTS, pl.col("run_id") == run.id)
     tally(
-        affected=len(affected),
         clusters=now.select(pl.col("cluster_id").n_unique()).collect().item(),
         duplicates=now.select((pl.col("listing_id") != pl.col("canonical_id")).sum()).collect().item(),
-        held_for_review=grouping.held.filter(pl.col("cause") != "judged_different").height,
         **(dict.fromkeys(KINDS, 0) | dict(told.group_by("kind").len().iter_rows())),
     )
 
 
-def _hold(run: Run, affected: pl.Series, held: pl.DataFrame, rows: pl.DataFrame) -> Written:
-    """Keep the matches that were not joined, with their cause, for a person to look at."""
-    cluster_of = rows.select("listing_id", "cluster_id")
-    told = (
-        held.join(cluster_of, left_on="left_id", right_on="listing_id", how="left")
-        .join(cluster_of, left_on="right_id", right_on="listing_id", how="left", suffix="_right")
-        .select(
-            *held.columns,
-            clusters=pl.concat_list("cluster_id", "cluster_id_right").list.drop_nulls(),
-            run_id=pl.lit(run.id),
-        )
-    )
-    ids = affected.implode()
-    before = run.lake.read(HELD_MERGES, pl.col("left_id").is_in(ids) | pl.col("right_id").is_in(ids))
-    return run.lake.exchange(HELD_MERGES, told, before.select(_SIDES), run_id=run.id)
-
-
 def _unheeded(run: Run, judged: pl.DataFrame, held: pl.DataFrame) -> tuple[pl.Series, ...]:
     """Listings of judgements that the clusters don't show yet, and of all that were taken back."""
-    left, right = (
-        held.select(pl.col("listing_id").alias(side), pl.col("cluster_id").alias(f"{side}_cluster")) for side in _SIDES
-    )
-    placed = judged.join(left, on="left_id", how="left").join(right, on="right_id", how="left")
-    together = pl.col("left_id_cluster").eq(pl.col("right_id_cluster")).fill_null(False)
-    amiss = placed.filter(together != (pl.col("verdict") == "same"))
     withdrawn = run.lake.read(JUDGEMENTS, pl.col("retracted_at").is_not_null(), columns=_SIDES)
-    return tuple(pairs[side].alias("listing_id") for pairs in (amiss, withdrawn) for side in _SIDES)
-
-
-def _component(seeds: pl.Series, edges: pl.DataFrame, judged: pl.DataFrame, held: pl.DataFrame) -> pl.Series:
-    """All listings that hang together with the seeds: by matches, by judgements, or by a cluster they are in."""
-    links = pl.concat(
-        [
-            edges.filter(pl.col("verdict") == "match").select(_SIDES),
-            judged.select(_SIDES),
-            held.select(left_id="canonical_id", right_id="listing_id"),
-        ]
-    )
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
-    ids = pl.concat([links["left_id"], links["right_id"], seeds.alias("left_id")]).unique().sort()
-    numbers = pl.DataFrame({"id": ids, "number": range(len(ids))}, schema={"id": pl.String, "number": pl.Int64})
-    left, right = (
-        links.join(numbers, left_on=side, right_on="id", maintain_order="left")["number"].to_numpy() for side in _SIDES
-    )
-    graph = coo_matrix(([True] * len(left), (left, right)), shape=(len(ids), len(ids)))
-    placed = numbers.with_columns(component=pl.Series(connected_components(graph, directed=False)[1]))
-    touched = placed.filter(pl.col("id").is_in(seeds.implode())).select("component").unique()
-    return placed.join(touched, on="component", how="semi")["id"].sort().alias("listing_id")
-
-
-def _decide(run: Run, affected: pl.Series, rows: pl.DataFrame, pairs: pl.DataFrame) -> Written:
-    """Append what the storefront will be told of each affected listing, where that is something new."""
-    ends = [pairs.select(listing_id=side, other=other, score="score") for side, other in (_SIDES, _SIDES[::-1])]
-    member = rows.select("listing_id", "cluster_id")
-    scores = (
-        pl.concat(ends)
-        .join(member, on="listing_id")
-        .join(member.rename({"listing_id": "other"}), on=["other", "cluster_id"])
-        .group_by("listing_id")
-        .agg(pl.col("score").max())
-    )
-    told = (
-        run.lake.lookup(DECISIONS, "listing_id", affected)
-        .sort("event_timestamp", "created_timestamp")
-        .unique("listing_id", keep="last")
-    )
-    said = ["listing_id", "is_duplicate", "cluster_id", "canonical_id", "score"]
-    now = (
-        affected.to_frame()
-        .join(rows.select("listing_id", "cluster_id", "canonical_id"), on="listing_id", how="left")
-        .join(scores, on="listing_id", how="left")
-        .with_columns(is_duplicate=(pl.col("canonical_id") != pl.col("listing_id")).fill_null(False))
-        .select(said)
-        .join(told.select(said), on=said, how="anti", nulls_equal=True)
-        .join(told.select("listing_id", last="event_timestamp"), on="listing_id", how="left")
-        # What is decided last is newest, also where an hour runs after later ones.
-        .with_columns(
-            event_timestamp=pl.when(pl.col("last") > run.hour)
-            .then(pl.col("last") + timedelta(seconds=1))
-            .otherwise(pl.lit(run.hour)),
-            created_timestamp=pl.lit(datetime.now(UTC)),
-            run_id=pl.lit(run.id),
-        )
-    )
-    return run.lake.append(DECISIONS, now.select(*DECISIONS.columns), run_id=run.id)
+    return tuple(pairs[side].alias("listing_id") for pairs in (amiss(judged, held), withdrawn) for side in _SIDES)

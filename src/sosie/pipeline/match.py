@@ -188,12 +188,6 @@ def _known(run: Run, pairs: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame, p
     return listings, text, image
 
 
-def both_in(pairs: pl.DataFrame, listings: pl.DataFrame) -> pl.DataFrame:
-    """Pairs of which both ends are among `listings` (listing_id)."""
-    left = pairs.join(listings, left_on="left_id", right_on="listing_id", how="semi")
-    return left.join(listings, left_on="right_id", right_on="listing_id", how="semi")
-
-
 def _overruled(decided: pl.DataFrame, judged: pl.DataFrame) -> pl.DataFrame:
     """What a person said stands: "same" is a match of 1, "different" is none of 0."""
     ruled = decided.join(judged.rename({"verdict": "said"}), on=_SIDES, how="left")

@@ -19,7 +19,10 @@ from sosie.validation import docs
 
 @step
 def publish_features(run: Run, tally: Tally) -> None:
-    """Write what is new this hour to the online store: embeddings that changed, decisions that changed."""
+    """Write what is new to the online store: embeddings that changed this hour, decisions since the hour before began.
+
+    Those are this hour's, those of vetoes, and those of an hour that never came to its end.
+    """
     from sosie import features
 
     moved = changes(run)
@@ -27,7 +30,9 @@ def publish_features(run: Run, tally: Tally) -> None:
         latest(run.lake, modality, version(run.settings, modality), moved.drop_nulls(f"{modality}_hash")["listing_id"])
         for modality in MODALITIES
     )
-    decisions = run.lake.read(DECISIONS, pl.col("run_id") == run.id)
+    others = run.lake.read(RUNS, pl.col("state") == "succeeded", pl.col("run_id") != run.id, columns=["started_at"])
+    since = pl.lit(others["started_at"].max(), dtype=DECISIONS.columns["created_timestamp"])
+    decisions = run.lake.read(DECISIONS, (pl.col("run_id") == run.id) | (pl.col("created_timestamp") >= since))
     published = features.publish(run.settings, text, image, decisions)
     tally.wrote += published["text"] + published["image"] + published["decisions"]
     tally(text_rows=published["text"], image_rows=published["image"], decision_rows=published["decisions"])

@@ -1,12 +1,14 @@
 """What a report shows, gathered before a word of it is written."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import polars as pl
 
+from sosie.lake import Lake
 from sosie.report.counts import Counts
+from sosie.tables import LISTINGS
 
 TREND = pl.Schema(
     {
@@ -23,7 +25,7 @@ TREND = pl.Schema(
 
 @dataclass(frozen=True)
 class Listing:
-    """A listing as a reader meets it. `picture` is an encoded thumbnail; None where there is none."""
+    """A listing as a reader meets it. `picture` is an encoded thumbnail, for a page that carries it inside."""
 
     listing_id: str
     title: str = ""
@@ -35,7 +37,17 @@ class Listing:
     price: float | None = None
     currency: str | None = None
     is_deleted: bool = False
+    image_hash: str | None = None
     picture: bytes | None = None
+
+
+def listings(lake: Lake, ids: Iterable[str]) -> dict[str, Listing]:
+    """Each of `ids`, without its picture; one that the lake does not hold appears by its id alone."""
+    found = {listing_id: Listing(listing_id) for listing_id in ids}
+    columns = [name for name in Listing.__dataclass_fields__ if name != "picture"]
+    for row in lake.lookup(LISTINGS, "listing_id", list(found), columns=columns).iter_rows(named=True):
+        found[row["listing_id"]] = Listing(**{**row, "title": row["title"] or ""})
+    return found
 
 
 @dataclass(frozen=True)

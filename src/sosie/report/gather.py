@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import polars as pl
@@ -20,8 +21,9 @@ from sosie.report.data import (
     QuarantinedRow,
     Reason,
     ReportData,
+    listings,
 )
-from sosie.tables import CLUSTER_EVENTS, CLUSTERS, LISTINGS, PAIRS, QUARANTINE, RUNS
+from sosie.tables import CLUSTER_EVENTS, CLUSTERS, PAIRS, QUARANTINE, RUNS
 
 log = structlog.get_logger(__name__)
 
@@ -58,13 +60,13 @@ def gather(
     events = lake.read(CLUSTER_EVENTS, pl.col("run_id") == run_id)
     cards = _cards(events, lake)
     wanted = {*shown["left_id"], *shown["right_id"], *(member for card in cards for member in card["members"])}
-    listings = _listings(lake, wanted, pictures)
+    found = _listings(lake, wanted, pictures)
     return ReportData(
         manifest=manifest,
-        pairs=tuple(_pair(row, listings) for row in shown.iter_rows(named=True)),
+        pairs=tuple(_pair(row, found) for row in shown.iter_rows(named=True)),
         pairs_found=dict(pairs.group_by("verdict").len().iter_rows()),
         clusters=tuple(
-            Cluster(**{**card, "members": tuple(listings[member] for member in card["members"])}) for card in cards
+            Cluster(**{**card, "members": tuple(found[member] for member in card["members"])}) for card in cards
         ),
         clusters_found=events["cluster_id"].n_unique(),
         broken_rules=tuple(_broken_rules(lake.read(QUARANTINE, pl.col("run_id") == run_id))),
@@ -155,18 +157,12 @@ def _ids(lists: pl.Series) -> frozenset[str]:
 
 
 def _listings(lake: Lake, wanted: Iterable[str], pictures: Pictures) -> dict[str, Listing]:
-    """Every wanted listing; one that the lake no longer holds appears by its id alone."""
-    found = {listing_id: Listing(listing_id) for listing_id in wanted}
-    fields = [name for name in Listing.__dataclass_fields__ if name != "picture"]
-    rows = lake.lookup(LISTINGS, "listing_id", list(found), columns=[*fields, "image_hash"])
+    """Every wanted listing with its picture."""
+    found = listings(lake, wanted)
+    hashes = {one.image_hash for one in found.values()}
     with ThreadPoolExecutor(PICTURES_AT_ONCE) as pool:  # an object store answers slowly, but many at once
-        shown = dict(
-            pool.map(lambda image_hash: (image_hash, _picture(pictures, image_hash)), rows["image_hash"].unique())
-        )
-    for row in rows.iter_rows(named=True):
-        image_hash = row.pop("image_hash")
-        found[row["listing_id"]] = Listing(**{**row, "title": row["title"] or ""}, picture=shown[image_hash])
-    return found
+        shown = dict(pool.map(lambda image_hash: (image_hash, _picture(pictures, image_hash)), hashes))
+    return {name: replace(one, picture=shown[one.image_hash]) for name, one in found.items()}
 
 
 def _picture(pictures: Pictures, image_hash: str | None) -> bytes | None:

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment
 from PIL import Image, UnidentifiedImageError
 
 from sosie.places import write_atomically
 from sosie.report import charts, words
 from sosie.report.data import ReportData
+from sosie.report.templating import environment
 
 log = structlog.get_logger(__name__)
 
@@ -66,35 +67,15 @@ def render(data: ReportData) -> str:
             reasons_shown=REASONS_SHOWN,
             row_letters=ROW_LETTERS,
             files_shown=FILES_SHOWN,
-            words=words,
         )
     )
 
 
 @lru_cache(maxsize=1)
 def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,  # titles are what strangers typed
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters.update(
-        number=words.number,
-        compact=words.compact,
-        percent=words.percent,
-        seconds=words.seconds,
-        size=words.size,
-        plain=words.plain,
-        moment=words.moment,
-        price=words.price,
-        picture=picture_uri,
-        json_in_html=_json_in_html,
-        counts_of=_counts_of,
-    )
-    return environment
+    made = environment(TEMPLATES)
+    made.filters.update(picture=picture_uri, json_in_html=_json_in_html, counts_of=_counts_of)
+    return made
 
 
 @lru_cache(maxsize=512)

@@ -109,12 +109,13 @@ def size(count: float | None) -> str:
 
 
 def hour(run_id: str) -> str:
-    """2026-01-05T01 → 5 January 2026, 01:00 UTC; anything else as it is."""
+    """2026-01-05T01 → 5 January 2026, 01:00 UTC; 2026-01-05T01~veto-… → veto after that; anything else as it is."""
+    hour_id, _, aside = run_id.partition("~")
     try:
-        start = datetime.strptime(run_id, "%Y-%m-%dT%H").replace(tzinfo=UTC)
+        start = datetime.strptime(hour_id, "%Y-%m-%dT%H").replace(tzinfo=UTC)
     except ValueError:
         return run_id
-    return f"{start.day} {start:%B %Y, %H:00} UTC"
+    return f"{aside.split('-')[0]}{' after ' * bool(aside)}{start.day} {start:%B %Y, %H:00} UTC"
 
 
 def moment(value: object) -> str:

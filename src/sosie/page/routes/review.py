@@ -12,6 +12,7 @@ from sosie.page import judging
 from sosie.page.people import Person, judges
 from sosie.page.queue import CAUSES
 from sosie.page.render import show
+from sosie.pipeline import veto
 from sosie.report import words
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ def routes(page: "Page") -> APIRouter:
             page=number,
             pages=max(1, -(-rest.height // PER_PAGE)),
             mine=mine if mine and not judging.used(store, mine["when"]) else None,
+            together=mine is not None and veto.together(store.lake, [(mine["left_id"], mine["right_id"])]).height > 0,
         )
 
     def _next(waiting: pl.DataFrame, person: Person) -> tuple[tuple[str, str], str]:
