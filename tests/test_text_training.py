@@ -222,7 +222,7 @@ def test_an_epoch_cut_short_is_told_of_too(tmp_path: Path) -> None:
     assert [round(entry["epoch"], 1) for entry in history] == [0.5]
 
 
-def test_an_encoder_that_finds_less_than_untrained_features_is_told_of(tmp_path: Path) -> None:
+def test_an_encoder_that_does_worse_than_untrained_features_is_told_of(tmp_path: Path) -> None:
     from sosie.training.reduction import Features, reduce_to_128
 
     made = titles(60)

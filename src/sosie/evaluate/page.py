@@ -97,7 +97,7 @@ def _warning(learned_nothing: Sequence[str]) -> str:
     rows = [method.label for method in METHODS if {method.text, method.image} & set(learned_nothing)]
     return (
         '!!! warning "Encoders that have learned nothing"\n\n'
-        f"    {', '.join(f'`{name}`' for name in learned_nothing)} found fewer true pairs than untrained features "
+        f"    {', '.join(f'`{name}`' for name in learned_nothing)} did worse than untrained features "
         f"(stage `fit_reduction`): the rows {', '.join(rows)} are no measure of their methods.\n"
     )
 

@@ -4,8 +4,8 @@ Principal components (without centring, which keeps cosines) are fitted to poole
 256 and 128; the learned head comes out of metric learning. What each way loses is measured against the full width on
 the decider's part, whose groups the encoders never saw, and the better of the two at 128 is what is exported.
 
-Beside them stands what needs no training: letters of titles, thumbnails of pictures. An encoder that finds fewer of the
-true pairs than they do has learned nothing, or forgot it: one that is to be used stops the stage, another is told of.
+Beside them stands what needs no training: letters of titles, thumbnails of pictures. An encoder that does worse than
+they has learned nothing, or forgot it: one that is to be used stops the stage, another is told of.
 """
 
 from pathlib import Path
@@ -65,7 +65,7 @@ def main(profile: Profile) -> None:
         log.warning("encoder has learned nothing", encoder=name)
         if name in (f"text-{profile.text.encoder}", f"image-{profile.image.encoder}"):
             raise ModelError(
-                f"{name} of profile {profile.name} finds fewer true pairs than {UNTRAINED} features do "
+                f"{name} of profile {profile.name} does worse than {UNTRAINED} features "
                 f"({out / METRICS}): its training went wrong. Look at its loss, change its knobs in params.yaml and "
                 "run the stage again."
             )
@@ -140,7 +140,7 @@ def components(features: Array, width: int) -> Array:
 def reduce_to_128(out: Path, features: Features, head: Array) -> dict[str, Any]:
     """Measure every way, write the best at 128 numbers to `out`, and say what each is worth.
 
-    `learned` says whether it brings more of the true pairs among the 40 nearest than untrained features do.
+    `learned` says whether it parts duplicates from others better than untrained features do, by mean row F1.
     """
     full = features.fit.shape[1]
     ways = {f"pca_{width}": components(features.fit, width) for width in WIDTHS if width < full}
@@ -155,7 +155,7 @@ def reduce_to_128(out: Path, features: Features, head: Array) -> dict[str, Any]:
     best = max((f"pca_{DIM}", f"head_{DIM}"), key=lambda way: figures[way]["row_f1"])
     np.savez(out, head=ways[best])
     lost = figures[f"full_{full}"]["row_f1"] - figures[best]["row_f1"]
-    learned = figures[best]["recall_at_40"] > figures[UNTRAINED]["recall_at_40"]
+    learned = figures[best]["row_f1"] > figures[UNTRAINED]["row_f1"]
     return {**figures, "chosen": best, "row_f1_lost": round(lost, 4), "learned": learned}
 
 
