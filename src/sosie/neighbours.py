@@ -100,6 +100,12 @@ def unpacked(state: pl.LazyFrame, near: pl.Expr | None = None) -> pl.LazyFrame:
     )
 
 
+def lists_with(ids: pl.Series, *lists: str) -> pl.Expr:
+    """Rows of the table on one of whose `lists` somebody among `ids` is, without unpacking the others."""
+    named = pl.element().struct.field("other").is_in(ids.implode())
+    return pl.any_horizontal(pl.col(name).list.eval(named).list.any() for name in lists)
+
+
 def with_spares(state: pl.LazyFrame) -> pl.LazyFrame:
     """`unpacked`, the spares too."""
     return unpacked(state, pl.concat_list("near", "spare"))

@@ -130,22 +130,19 @@ class MlpDecider(Decider):
         near = np.flatnonzero(score >= FLOOR)
         return First(score, near, np.empty((len(near), 0), np.float32), odds[near])
 
-    def decide(
+    def second(
         self,
         pairs: pl.DataFrame,
-        listings: pl.DataFrame,
-        text_vectors: pl.DataFrame | None,
-        image_vectors: pl.DataFrame | None,
+        first: First,
         *,
         around: pl.DataFrame | None = None,
         match_at: float | None = None,
         review_at: float | None = None,
         reasons: int = 6,
     ) -> pl.DataFrame:
-        """As `Decider.decide`; pairs are scored by themselves, so `around` and `reasons` change nothing."""
+        """As `Decider.second`; pairs are scored by themselves, so `around` and `reasons` change nothing."""
         match, review = self.thresholds(match_at, review_at)
-        score = self.first(pairs, listings, text_vectors, image_vectors).score
-        return self._decided(pairs, score, score, verdicts(score, match, review))
+        return self._decided(pairs, first.score, first.score, verdicts(first.score, match, review))
 
 
 def load(folder: Path, *, threads: int = 0) -> Decider:

@@ -5,6 +5,7 @@ of both listings: the second step's trees add to the first one's log-odds, so th
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -75,6 +76,22 @@ class First:
     rows: np.ndarray
     features: np.ndarray
     log_odds: np.ndarray
+
+    @property
+    def near(self) -> "First":
+        """The same of the pairs in `rows` alone."""
+        return First(self.score[self.rows], np.arange(len(self.rows)), self.features, self.log_odds)
+
+    @classmethod
+    def joined(cls, parts: Sequence["First"]) -> "First":
+        """The same of several parts' pairs, one part after the other."""
+        starts = np.cumsum([0, *(len(part.score) for part in parts[:-1])])
+        return cls(
+            np.concatenate([part.score for part in parts]),
+            np.concatenate([part.rows + start for part, start in zip(parts, starts, strict=True)]),
+            np.concatenate([part.features for part in parts]),
+            np.concatenate([part.log_odds for part in parts]),
+        )
 
 
 @dataclass(frozen=True)
@@ -160,20 +177,15 @@ class Decider:
         image_vectors: pl.DataFrame | None,
     ) -> First:
         """Pairs by themselves, a bounded number at a time; features are kept only of those worth a second look."""
-        scores, rows, kept, odds = [], [], [], []
+        parts = [First(np.empty(0), np.empty(0, np.int64), np.empty((0, len(NAMES)), np.float32), np.empty(0))]
         for start in range(0, pairs.height, _AT_ONCE):
             part = pairs.slice(start, _AT_ONCE)
             values = pair_features(part, listings, text_vectors, image_vectors, self.vocabulary)
             raw = self._trees.predict(values, num_threads=self.threads, raw_score=True) + self.prior
             score = self.first_calibration.apply(_sigmoid(raw))
             near = np.flatnonzero(score >= FLOOR)
-            scores.append(score)
-            rows.append(near + start)
-            kept.append(values[near])
-            odds.append(raw[near])
-        if not scores:
-            return First(np.empty(0), np.empty(0, np.int64), np.empty((0, len(NAMES)), np.float32), np.empty(0))
-        return First(np.concatenate(scores), np.concatenate(rows), np.concatenate(kept), np.concatenate(odds))
+            parts.append(First(score, near, values[near], raw[near]))
+        return First.joined(parts)
 
     def decide(
         self,
@@ -198,8 +210,21 @@ class Decider:
         contribution in log-odds (Lundberg et al., arXiv:1802.03888), both steps together, of matches and reviews only;
         a missing value is null. Raises `UnknownListing`, `SettingsError`.
         """
-        match, review = self.thresholds(match_at, review_at)
         first = self.first(pairs, listings, text_vectors, image_vectors)
+        return self.second(pairs, first, around=around, match_at=match_at, review_at=review_at, reasons=reasons)
+
+    def second(
+        self,
+        pairs: pl.DataFrame,
+        first: First,
+        *,
+        around: pl.DataFrame | None = None,
+        match_at: float | None = None,
+        review_at: float | None = None,
+        reasons: int = 6,
+    ) -> pl.DataFrame:
+        """`decide` for who asked `first` of these pairs already."""
+        match, review = self.thresholds(match_at, review_at)
         values = np.hstack([first.features, self._surroundings(pairs, first, around)])
         score = first.score.copy()
         if len(values):

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import polars as pl
@@ -13,7 +13,7 @@ from sosie.index import open_index
 from sosie.pipeline.embed import Modality, current, version
 from sosie.pipeline.run import Run, log
 from sosie.settings import Blocking
-from sosie.tables import LISTINGS, NEIGHBOURS
+from sosie.tables import NEIGHBOURS
 from sosie.vectors import matrix
 
 _SIDES = ["left_id", "right_id"]
@@ -59,6 +59,17 @@ class Retrieval:
     run: Run
     catalogue: pl.DataFrame
     vocabulary: Vocabulary
+    _whole: dict[Modality, pl.DataFrame] = field(default_factory=dict)
+
+    def _vectors(self, modality: Modality, ids: pl.Series | None = None) -> pl.DataFrame:
+        """listing_id, vector of some live listings, or of all, which are read once."""
+        live = self.catalogue.with_columns(is_deleted=pl.lit(False))
+        stamp = version(self.run.settings, modality)
+        if ids is not None:
+            return current(self.run.lake, modality, stamp, live.filter(pl.col("listing_id").is_in(ids.implode())))
+        if modality not in self._whole:
+            self._whole[modality] = current(self.run.lake, modality, stamp, live)
+        return self._whole[modality]
 
     @cached_property
     def _terms(self) -> lexical.Sparse:
@@ -106,7 +117,6 @@ class Retrieval:
         Both give the same where the index is exact; the join reads every live vector once, which pays above a share.
         """
         run = self.run
-        stamp = version(run.settings, modality)
         embedded = run.settings.milvus_uri is None
         joined = run.settings.blocking.joined(len(asking), self.catalogue.height, embedded=embedded)
         log.info(
@@ -116,20 +126,17 @@ class Retrieval:
             asking=len(asking),
             live=self.catalogue.height,
         )
-        listings = run.lake.lookup(LISTINGS, "listing_id", self.catalogue["listing_id"] if joined else asking)
-        held = current(run.lake, modality, stamp, listings)
         if joined:
-            return blocking.join_frame(asking, held, k, floor)
+            return blocking.join_frame(asking, self._vectors(modality), k, floor)
+        held = self._vectors(modality, asking)
         with open_index(run.settings) as index:
-            index.ensure(modality, stamp)
+            index.ensure(modality, version(run.settings, modality))
             found = index.search(modality, held["listing_id"].to_list(), matrix(held), k, min_similarity=floor)
         return self._exactly(modality, found)
 
     def _exactly(self, modality: Modality, found: pl.DataFrame) -> pl.DataFrame:
         """The same neighbours, with similarities as a join in process works them out."""
-        run, ends = self.run, pl.concat([found["query_id"], found["listing_id"]]).unique()
-        listings = run.lake.lookup(LISTINGS, "listing_id", ends)
-        held = current(run.lake, modality, version(run.settings, modality), listings)
+        held = self._vectors(modality, pl.concat([found["query_id"], found["listing_id"]]).unique())
         row = held.select("listing_id", row=pl.int_range(pl.len(), dtype=pl.Int64))
         known = found.join(row, on="listing_id", maintain_order="left").join(
             row.rename({"listing_id": "query_id"}), on="query_id", suffix="_query", maintain_order="left"
@@ -147,7 +154,8 @@ def propose(run: Run, retrieve: Retrieval, touched: pl.Series, *, anew: bool) ->
     rules, catalogue = run.settings.blocking, retrieve.catalogue
     sources = limits(rules)
     everybody = neighbours.contents(catalogue, [*sources, *blocking.KEYS])
-    state = run.lake.scan(NEIGHBOURS)
+    # Read whole, once: whoever is on a list may be on any, so most of it would be read for each source otherwise.
+    state = run.lake.read(NEIGHBOURS).lazy()
     held = state.select("listing_id", "source", "content").collect()
     old = held.clear() if anew else held.filter(pl.col("listing_id").is_in(touched.implode()))
     new = everybody if anew else everybody.filter(pl.col("listing_id").is_in(touched.implode()))
@@ -167,7 +175,7 @@ def propose(run: Run, retrieve: Retrieval, touched: pl.Series, *, anew: bool) ->
 
     living = catalogue["listing_id"]
     room = rules.candidates_per_listing - sum(k for k, _ in sources.values())
-    may_overflow = _partners(catalogue, rules.exact_key_limit).filter(pl.col("partners") > room)["listing_id"]
+    may_overflow = _partners(everybody, rules.exact_key_limit).filter(pl.col("partners") > room)["listing_id"]
     asked = pl.concat(
         [
             living if anew else living.filter(living.is_in(touched.implode())),
@@ -241,7 +249,7 @@ class _Moved:
         own = blocking.nearest(deep, wide)
 
         # Who had a moved listing on its list, and who has to have it now.
-        holders = neighbours.with_spares(still).filter(pl.col("listing_id").is_in(gone.implode())).collect()["query_id"]
+        holders = still.filter(neighbours.lists_with(gone, "near", "spare")).collect()["listing_id"]
         gained = (
             deep.select(query_id="listing_id", listing_id="query_id", similarity="similarity")
             .join(
@@ -303,7 +311,8 @@ def _union(
     ends = pl.concat([shifted["left_id"], shifted["right_id"]]).unique()
     asks = pl.any_horizontal(pl.col("query_id", "listing_id").is_in(asking.implode()))
     both_end = pl.all_horizontal(pl.col("query_id", "listing_id").is_in(ends.implode()))
-    rows = neighbours.unpacked(now).filter(asks | both_end).collect()
+    concerned = pl.col("listing_id").is_in(pl.concat([asking, ends]).implode()) | neighbours.lists_with(asking, "near")
+    rows = neighbours.unpacked(now.filter(concerned)).filter(asks | both_end).collect()
     rows = pl.concat(
         [
             rows.filter(asks),
@@ -317,9 +326,9 @@ def _union(
     return blocking.candidates(near, both, rules.candidates_per_listing)
 
 
-def _partners(catalogue: pl.DataFrame, limit: int) -> pl.DataFrame:
-    """listing_id, partners: at most how many share an exact key with it."""
-    keyed = neighbours.contents(catalogue, blocking.KEYS)
+def _partners(everybody: pl.DataFrame, limit: int) -> pl.DataFrame:
+    """listing_id, partners: at most how many share an exact key with it. `everybody`: listing_id, source, content."""
+    keyed = everybody.filter(pl.col("source").is_in(blocking.KEYS))
     sizes = pl.len().over("source", "content")
     return (
         keyed.with_columns(size=sizes)

@@ -6,6 +6,7 @@ import polars as pl
 
 from sosie import judgements
 from sosie.decider import Decider
+from sosie.decider.model import First
 from sosie.index import open_index
 from sosie.pipeline.candidates import Retrieval, propose
 from sosie.pipeline.embed import MODALITIES, assured, current, version
@@ -69,27 +70,30 @@ def match(run: Run, tally: Tally) -> None:
     moved = changes(run)["listing_id"]
     found = propose(run, Retrieval(run, catalogue, decider.vocabulary), moved, anew=anew)
     pairs = found.pairs
-    before = _held(run) if anew else _of_either(run, pl.concat([found.asked, moved]).unique(), found.shifted)
+    # All held pairs but for their reasons, which are most of what the table weighs.
+    held = run.lake.read(PAIRS, columns=[*_SIDES, "score", "first_score", "verdict", "blocked_by"])
+    asked = _of_either(held, pl.concat([found.asked, moved]))
+    before = held if anew else pl.concat([asked, held.join(found.shifted, on=_SIDES, how="semi")])
 
-    either_moved = pl.col("left_id").is_in(moved.implode()) | pl.col("right_id").is_in(moved.implode())
-    held = before.clear() if anew else before.filter(~either_moved)
-    fresh = pairs.join(held, on=_SIDES, how="anti")
-    close = fresh[decider.first(fresh, *_known(run, fresh)).rows]
+    known = before.clear() if anew else before.join(_of_either(before, moved), on=_SIDES, how="anti")
+    fresh = pairs.join(known, on=_SIDES, how="anti")
+    first = decider.first(fresh, *_known(run, fresh))
+    close = fresh[first.rows].with_columns(first_score=pl.Series(first.near.score))
     standing = pairs.join(fresh, on=_SIDES, how="anti")
-    gone = before.join(pl.concat([close, standing]), on=_SIDES, how="anti")
+    gone = before.join(pl.concat([close.select(pairs.columns), standing]), on=_SIDES, how="anti")
+    stay = held.join(gone, on=_SIDES, how="anti").join(close, on=_SIDES, how="anti")
 
     said = judgements.active(run.lake)
     relabelled = standing.join(before, on=[*_SIDES, "blocked_by"], how="anti")
-    light = _of_either(run, _ends(close, gone)).select(_SIDES)
-    due = pl.concat([light, relabelled.select(_SIDES), _unheeded(run, said)])
-    again = pl.concat([close, _labelled(run, due, standing).join(gone, on=_SIDES, how="anti")]).unique(
-        _SIDES, keep="first"
-    )
-    around = _of_either(run, _ends(again)).join(gone, on=_SIDES, how="anti").join(again, on=_SIDES, how="anti")
-    decided = decider.decide(
-        again.sort(_SIDES),
-        *_known(run, again),
-        around=around.select(*_SIDES, "first_score").sort(_SIDES),
+    seen_otherwise = close.join(before, on=[*_SIDES, "first_score"], how="anti")
+    light = _of_either(stay, _ends(seen_otherwise, gone)).select(_SIDES)
+    due = pl.concat([light, relabelled.select(_SIDES), _unheeded(held, said)])
+    others = _labelled(stay.join(due, on=_SIDES, how="semi"), standing)
+    again = pl.concat([close.select(pairs.columns), others])
+    decided = decider.second(
+        again,
+        First.joined([first.near, decider.first(others, *_known(run, others))]),
+        around=_of_either(stay, _ends(again)).join(others, on=_SIDES, how="anti"),
         match_at=settings.decider.match_at,
         review_at=settings.decider.review_at,
     ).filter(pl.col("first_score") >= FLOOR)
@@ -99,7 +103,8 @@ def match(run: Run, tally: Tally) -> None:
     )
     # Who is to be grouped again is written before the pairs that say so, and what was proposed after them: a run that
     # died in between finds the same work.
-    ends = _ends(_different(run, decided), gone).to_frame().with_columns(run_id=pl.lit(run.id))
+    different = decided.join(held, on=[*_SIDES, "score", "verdict"], how="anti")
+    ends = _ends(different, gone).to_frame().with_columns(run_id=pl.lit(run.id))
     tally.written(
         run.lake.upsert(REGROUP, ends, run_id=run.id),
         run.lake.exchange(PAIRS, decided.select(*PAIRS.columns), gone, run_id=run.id),
@@ -136,10 +141,8 @@ def _recipe(run: Run, decider: Decider) -> str:
     )
 
 
-def _unheeded(run: Run, said: pl.DataFrame) -> pl.DataFrame:
+def _unheeded(held: pl.DataFrame, said: pl.DataFrame) -> pl.DataFrame:
     """Held pairs that don't show what a person said of them, or show what was taken back."""
-    perhaps = pl.col("score").is_in([0.0, 1.0]) | pl.col("left_id").is_in(said["left_id"].implode())
-    held = run.lake.read(PAIRS, perhaps, columns=[*_SIDES, "score", "verdict"])
     ruled = held.join(said.rename({"verdict": "said"}), on=_SIDES, how="left")
     same = (pl.col("verdict") == "match") & (pl.col("score") == 1.0)
     different = (pl.col("verdict") == "no_match") & (pl.col("score") == 0.0)
@@ -147,33 +150,16 @@ def _unheeded(run: Run, said: pl.DataFrame) -> pl.DataFrame:
     return ruled.filter(~shown.otherwise(~same & ~different)).select(_SIDES)
 
 
-def _labelled(run: Run, due: pl.DataFrame, standing: pl.DataFrame) -> pl.DataFrame:
-    """Held pairs that are due, with who proposes them now."""
-    ids = _ends(due)
-    held = _of_either(run, ids).join(due, on=_SIDES, how="semi")
+def _labelled(held: pl.DataFrame, standing: pl.DataFrame) -> pl.DataFrame:
+    """Held pairs with who proposes them now."""
     return held.select(*_SIDES, "blocked_by").join(standing, on=_SIDES, how="left", suffix="_now").select(
         *_SIDES, pl.coalesce("blocked_by_now", "blocked_by").alias("blocked_by")
     )  # fmt: skip
 
 
-def _different(run: Run, decided: pl.DataFrame) -> pl.DataFrame:
-    """Decided pairs whose score or verdict is not what is held."""
-    return decided.join(_of_either(run, _ends(decided)), on=[*_SIDES, "score", "verdict"], how="anti")
-
-
-def _of_either(run: Run, ids: pl.Series, others: pl.DataFrame | None = None) -> pl.DataFrame:
-    """Held pairs with one end or both among `ids`, and those of `others` (left_id, right_id)."""
-    either = pl.any_horizontal(pl.col(_SIDES).is_in(ids.implode()))
-    if others is None or others.is_empty():
-        return _held(run, either)
-    perhaps = pl.all_horizontal(pl.col(side).is_in(others[side].unique().implode()) for side in _SIDES)
-    found = _held(run, either | perhaps)
-    return pl.concat([found.filter(either), found.filter(~either).join(others, on=_SIDES, how="semi")])
-
-
-def _held(run: Run, *predicates: pl.Expr) -> pl.DataFrame:
-    """Held pairs, without their reasons, which are most of what the table weighs."""
-    return run.lake.read(PAIRS, *predicates, columns=[*_SIDES, "score", "first_score", "verdict", "blocked_by"])
+def _of_either(pairs: pl.DataFrame, ids: pl.Series) -> pl.DataFrame:
+    """Those of some pairs that have one end or both among `ids`."""
+    return pairs.filter(pl.any_horizontal(pl.col(_SIDES).is_in(ids.unique().implode())))
 
 
 def _ends(*pairs: pl.DataFrame) -> pl.Series:
