@@ -99,10 +99,13 @@ def market(tmp_path_factory: pytest.TempPathFactory) -> Market:
 
 @pytest.fixture(scope="module")
 def answered(market: Market) -> pl.DataFrame:
-    """The pairs that a reviewer who knows the truth was asked and answered: what the queue shows, and near misses."""
+    """The pairs that a reviewer who knows the truth was asked and answered: what the queue shows, and some pairs of
+    every cluster, so that whatever the decider finds there are many products to part."""
     queue = Store(market.settings).queue().select(SIDES)
-    near = market.lake.read(tables.PAIRS).select(SIDES).sort(SIDES)
-    pairs = pl.concat([queue.head(60), near.gather_every(4)]).unique(SIDES, maintain_order=True)
+    cluster = market.lake.read(tables.CLUSTERS).select("cluster_id", left_id="listing_id")
+    held = market.lake.read(tables.PAIRS).sort(SIDES).join(cluster, on="left_id", maintain_order="left")
+    some = held.group_by("cluster_id", maintain_order=True).head(6).select(SIDES)
+    pairs = pl.concat([queue.head(60), some]).unique(SIDES, maintain_order=True)
     # Rows that the simulator broke on purpose have no truth.
     pairs = pairs.filter(*(pl.col(side).is_in(list(market.product)) for side in SIDES))
     for verdict in judgements.VERDICTS:

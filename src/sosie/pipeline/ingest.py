@@ -8,6 +8,7 @@ from sosie import landing, pictures, replay
 from sosie.errors import BatchRejected
 from sosie.listings import KINDS, detect, merge
 from sosie.pipeline.run import Run, Tally, log, step
+from sosie.pipeline.veto import settle
 from sosie.settings import Settings
 from sosie.tables import CHANGES, FEED, LISTINGS, QUARANTINE, RUNS
 
@@ -141,8 +142,9 @@ def detect_changes(run: Run, tally: Tally) -> None:
 
     The change set is written before the listings and holds all that any try of this hour found, so a run that died in
     between, or is run again, finds the same work to do. Work of an earlier hour that never came to its end is taken
-    over: its rows look unchanged by now.
+    over: its rows look unchanged by now. A veto that died half-way is settled first, among the pairs that it met.
     """
+    settle(run.settings)
     accepted = run.staging.get("accepted")
     held = run.lake.lookup(LISTINGS, "listing_id", accepted["listing_id"])
     detected = detect(accepted.select(*FEED, "image_hash"), held, run.id)

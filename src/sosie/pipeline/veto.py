@@ -1,7 +1,8 @@
 """A "different" takes effect at once: its cluster is regrouped between two steps of an hour, as the hour would.
 
-It is recorded first (`sosie.judgements`). What dies half-way then, or meets a run at work, is settled where the next
-hour clusters: under the same id, so with the same events and cluster ids.
+It is recorded first (`sosie.judgements`). What dies half-way then is settled before the next hour changes anything:
+under the same id, so with the same events and cluster ids. What met a run at work is settled where that run, or the
+next one, clusters.
 """
 
 from collections.abc import Iterable
@@ -17,6 +18,8 @@ from sosie.pipeline.regroup import amiss, regroup
 from sosie.pipeline.run import Run, Tally, log, run_alone
 from sosie.settings import Settings
 from sosie.tables import CLUSTERS, JUDGEMENTS, RUNS
+
+_SIDES = ["left_id", "right_id"]
 
 PATIENCE = 2.0
 """Seconds that a veto waits for a run at work."""
@@ -34,10 +37,10 @@ def part(settings: Settings, pairs: Iterable[tuple[str, str]]) -> Effect:
 
 def together(lake: Lake, pairs: Iterable[tuple[str, str]]) -> pl.DataFrame:
     """Those of `pairs` whose listings are in one cluster."""
-    sides = {"left_id": pl.String, "right_id": pl.String}
+    sides = dict.fromkeys(_SIDES, pl.String)
     asked = pl.DataFrame(list(pairs), schema=sides, orient="row").with_columns(verdict=pl.lit("different"))
-    held = lake.lookup(CLUSTERS, "listing_id", pl.concat([asked[side].alias("id") for side in sides]))
-    return amiss(asked, held).select(*sides)
+    held = lake.lookup(CLUSTERS, "listing_id", pl.concat([asked[side].alias("id") for side in _SIDES]))
+    return amiss(asked, held).select(_SIDES)
 
 
 def heed(settings: Settings) -> bool:
@@ -56,13 +59,13 @@ def heed(settings: Settings) -> bool:
 def settle(settings: Settings) -> None:
     """Split every cluster that holds both listings of a *different*; undo that for what was taken back since."""
     lake = Lake(settings.lake_uri)
-    judged, held = judgements.active(lake), lake.read(CLUSTERS)
+    judged = judgements.active(lake)
     ended = lake.read(RUNS, pl.col("state") == "succeeded", columns=["finished_at"])["finished_at"].max()
     every = lake.read(JUDGEMENTS)
     withdrawn = every.filter(pl.col("verdict") == "different", pl.col("retracted_at") > pl.lit(ended))
-    vetoed = amiss(judged.filter(pl.col("verdict") == "different"), held)
-    seeds = pl.concat([pairs[side].alias("id") for pairs in (vetoed, withdrawn) for side in ("left_id", "right_id")])
+    vetoed = together(lake, judged.filter(pl.col("verdict") == "different").select(_SIDES).iter_rows())
+    seeds = pl.concat([pairs[side].alias("id") for pairs in (vetoed, withdrawn) for side in _SIDES])
     if seeds.is_empty():
         return
     newest = every.select(pl.max_horizontal(pl.col("when", "retracted_at").max())).item()
-    regroup(Run(aside(lake, "veto", newest), settings), Tally(), seeds, judged, held)
+    regroup(Run(aside(lake, "veto", newest), settings), Tally(), seeds, judged, lake.read(CLUSTERS))
