@@ -37,10 +37,12 @@ def part(settings: Settings, pairs: Iterable[tuple[str, str]]) -> Effect:
 
 def together(lake: Lake, pairs: Iterable[tuple[str, str]]) -> pl.DataFrame:
     """Those of `pairs` whose listings are in one cluster."""
-    sides = dict.fromkeys(_SIDES, pl.String)
-    asked = pl.DataFrame(list(pairs), schema=sides, orient="row").with_columns(verdict=pl.lit("different"))
-    held = lake.lookup(CLUSTERS, "listing_id", pl.concat([asked[side].alias("id") for side in _SIDES]))
-    return amiss(asked, held).select(_SIDES)
+    return _together(lake, pl.DataFrame(list(pairs), schema=dict.fromkeys(_SIDES, pl.String), orient="row"))
+
+
+def _together(lake: Lake, pairs: pl.DataFrame) -> pl.DataFrame:
+    held = lake.lookup(CLUSTERS, "listing_id", pl.concat([pairs[side].alias("id") for side in _SIDES]))
+    return amiss(pairs.select(*_SIDES, verdict=pl.lit("different")), held).select(_SIDES)
 
 
 def heed(settings: Settings) -> bool:
@@ -59,13 +61,14 @@ def heed(settings: Settings) -> bool:
 def settle(settings: Settings) -> None:
     """Split every cluster that holds both listings of a *different*; undo that for what was taken back since."""
     lake = Lake(settings.lake_uri)
-    judged = judgements.active(lake)
+    judged, every = judgements.active(lake), lake.read(JUDGEMENTS)
     ended = lake.read(RUNS, pl.col("state") == "succeeded", columns=["finished_at"])["finished_at"].max()
-    every = lake.read(JUDGEMENTS)
+    vetoed = every.join(_together(lake, judged.filter(pl.col("verdict") == "different")), on=_SIDES, how="semi")
     withdrawn = every.filter(pl.col("verdict") == "different", pl.col("retracted_at") > pl.lit(ended))
-    vetoed = together(lake, judged.filter(pl.col("verdict") == "different").select(_SIDES).iter_rows())
-    seeds = pl.concat([pairs[side].alias("id") for pairs in (vetoed, withdrawn) for side in _SIDES])
-    if seeds.is_empty():
+    unheeded = pl.concat([vetoed, withdrawn])
+    if unheeded.is_empty():
         return
-    newest = every.select(pl.max_horizontal(pl.col("when", "retracted_at").max())).item()
+    # Named after what is settled, so that what died goes by the same name however much else was said meanwhile.
+    newest = unheeded.select(pl.max_horizontal(pl.col("when", "retracted_at").max())).item()
+    seeds = pl.concat([unheeded[side].alias("id") for side in _SIDES])
     regroup(Run(aside(lake, "veto", newest), settings), Tally(), seeds, judged, lake.read(CLUSTERS))
