@@ -35,7 +35,6 @@ from sosie import sampling
 from sosie.decider.model import Decider
 from sosie.decider.neighbourhood import FLOOR
 from sosie.decider.text_features import Vocabulary
-from sosie.decider.titles import parse
 from sosie.evaluate.dataset import PAIRS, TRUTH
 from sosie.settings import PROJECT, Blocking
 from sosie.simulate import Marketplace, write
@@ -149,7 +148,7 @@ def one_seed(work: Path, options: argparse.Namespace, seed: int) -> dict[str, An
         write(target, Marketplace(listings=options.listings, hours=1, seed=200 + seed, family_share=0.9,
                                   with_pictures=options.pictures))  # fmt: skip
     base, whole = (read(folder, models / "text", models / "image", cache) for folder in (first, target))
-    vocabulary = Vocabulary.fit([parse(title) for title in base.listings["title"]])
+    vocabulary = Vocabulary.fit(base.listings["title"])
     pool = pool_of(base, Blocking(), vocabulary)
 
     groups = whole.truth["group"].unique().sort().sample(fraction=1, shuffle=True, seed=seed)

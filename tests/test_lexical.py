@@ -6,12 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sosie import lexical
+from sosie.decider.parsed import parsed
 from sosie.decider.text_features import Vocabulary
-from sosie.decider.titles import parse
 from sosie.settings import Blocking
 
 WORDS = ["acme", "kettle", "kx200", "kx-200", "steel", "1l", "1000ml", "red", "blue", "Wasserkocher"]
-VOCABULARY = Vocabulary.fit([parse(f"{a} {b}") for a in WORDS for b in WORDS])
+VOCABULARY = Vocabulary.fit(pl.Series([f"{a} {b}" for a in WORDS for b in WORDS]))
 titles = st.lists(st.lists(st.sampled_from(WORDS), max_size=4).map(" ".join), min_size=1, max_size=12)
 
 
@@ -19,7 +19,7 @@ titles = st.lists(st.lists(st.sampled_from(WORDS), max_size=4).map(" ".join), mi
 @given(titles, st.integers(1, 5), st.integers(0, 11))
 def test_the_nearest_are_those_that_brute_force_finds(titles: list[str], k: int, asked: int) -> None:
     ids = pl.Series([f"id{number:02d}" for number in range(len(titles))])
-    held = lexical.rows(pl.Series(titles, dtype=pl.String), VOCABULARY)
+    held = lexical.weighed(parsed(pl.Series(titles, dtype=pl.String))["spelling"], VOCABULARY)
     asking = ids.head(asked % len(titles) + 1)
     found = lexical.join(asking, ids, held, k, 0.1, threads=1)
     similarity = (held @ held.T).toarray()

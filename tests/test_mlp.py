@@ -13,7 +13,6 @@ from sosie import artifacts
 from sosie.decider import Calibration, Vocabulary, mlp
 from sosie.decider.mlp import Perceptron, Sides
 from sosie.decider.model import DECIDED
-from sosie.decider.titles import parse
 from sosie.errors import ModelError
 from sosie.tables import DIM
 from sosie.training import profile
@@ -104,7 +103,7 @@ def test_it_learns_who_is_who_among_listings_it_never_saw() -> None:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     twin().exported().save(tmp_path / mlp.WEIGHTS)
-    Vocabulary.fit([parse("red shirt"), parse("blue shirt")]).save(tmp_path / mlp.VOCABULARY)
+    Vocabulary.fit(pl.Series(["red shirt", "blue shirt"])).save(tmp_path / mlp.VOCABULARY)
     Calibration(np.array([0.0, 1.0]), np.array([0.0, 1.0])).save(tmp_path / mlp.CALIBRATION)
     artifacts.save(tmp_path, mlp.KIND, mlp.FILES, {"match_at": 0.6, "review_at": 0.4}, {})
     return tmp_path

@@ -25,7 +25,7 @@ TITLES = [
     "Masker 3 ply isi 50 pcs",
     "Masker 3 ply isi 100 pcs",
 ]
-VOCABULARY = Vocabulary.fit([parse(title) for title in TITLES])
+VOCABULARY = Vocabulary.fit(pl.Series(TITLES))
 
 
 def listings(titles: list[str | None], **columns: list[object]) -> pl.DataFrame:

@@ -5,60 +5,36 @@ never depends on what else is in the catalogue today.
 """
 
 import os
-from typing import Any
 
 import numpy as np
 import polars as pl
 
 from sosie.blocking import NEIGHBOURS, nearest
-from sosie.decider.text_features import NGRAM_BITS, Vocabulary, binary_rows, ngrams
-from sosie.decider.titles import parse
+from sosie.decider import parsed
+from sosie.decider.text_features import Sparse, Vocabulary, rows
 from sosie.settings import Blocking
-
-Sparse = Any
-"""A scipy CSR matrix; scipy carries no types."""
 
 _QUERIES_AT_ONCE = 20_000
 
 
-def spell(titles: pl.Series) -> pl.Series:
-    """The hashed character n-grams of each title, each once and rising, as lists of integers; null reads as empty."""
-    found = binary_rows((ngrams(parse(title).text) for title in titles), NGRAM_BITS)
-    found.sort_indices()
-    places = pl.DataFrame({"row": np.repeat(np.arange(len(titles)), np.diff(found.indptr)), "gram": found.indices})
-    packed = places.group_by("row", maintain_order=True).agg(pl.col("gram").cast(pl.Int32))
-    every = pl.DataFrame({"row": np.arange(len(titles))}).join(packed, on="row", how="left", maintain_order="left")
-    return every["gram"].fill_null([]).alias("spelling")
-
-
-def rows(titles: pl.Series, vocabulary: Vocabulary) -> Sparse:
-    """Unit rows `[titles, 2**17]` float32; a null title is an empty row."""
-    return weighed(spell(titles), vocabulary)
-
-
 def weighed(spellings: pl.Series, vocabulary: Vocabulary) -> Sparse:
-    """Unit rows `[titles, 2**17]` float32 of titles that are spelt already; null is an empty row."""
-    from scipy.sparse import csr_matrix
+    """Unit rows `[titles, 2**17]` float32 of the hashed n-grams of each title; null is an empty row."""
     from sklearn.preprocessing import normalize
 
-    lengths = spellings.list.len().fill_null(0).to_numpy()
-    grams = spellings.explode().drop_nulls().to_numpy()
-    bounds = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-    bounds = bounds.astype(np.int32 if bounds[-1] < 2**31 else np.int64)  # half the memory, for any usual catalogue
-    weight = csr_matrix((vocabulary.ngram_idf[grams], grams, bounds), shape=(len(spellings), 1 << NGRAM_BITS))
-    return normalize(weight, copy=False)
+    return normalize(rows(spellings, vocabulary.ngram_idf), copy=False)
 
 
 def neighbours(
     asking: pl.Series, listings: pl.DataFrame, vocabulary: Vocabulary, rules: Blocking, *, threads: int = 0
 ) -> dict[str, pl.DataFrame]:
-    """The source "lexical" for `blocking.candidates`: who among `listings` (listing_id, title) is spelt most alike.
+    """The source "lexical" for `blocking.candidates`: who among `listings` (listing_id, title, perhaps parsed) is spelt
+    most alike.
 
     Reads every title of the catalogue; empty where the setting leaves it out.
     """
     if not rules.lexical_neighbours or asking.is_empty():
         return {}
-    held = rows(listings["title"], vocabulary)
+    held = weighed(parsed.of(listings)["spelling"], vocabulary)
     k, floor = rules.lexical_neighbours, rules.min_lexical_similarity
     return {"lexical": join(asking, listings["listing_id"], held, k, floor, threads=threads)}
 

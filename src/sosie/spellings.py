@@ -1,44 +1,45 @@
-"""How titles are spelt, kept in the lake: taking a title apart costs far more than reading what came of it.
+"""Titles taken apart, kept in the lake: to parse one costs far more than to read what came of it.
 
-A row depends on one title and on this code alone, so an hour spells only titles that were never there before.
+A row depends on one title and on this code alone, so an hour parses only titles that were never there before.
 """
 
 import hashlib
+from collections.abc import Sequence
 from functools import cache
 
 import polars as pl
 
-from sosie import lexical
+from sosie.decider.parsed import parsed
 from sosie.lake import Lake
-from sosie.tables import LISTINGS, SPELLINGS
+from sosie.tables import LISTINGS, PARSED, SPELLINGS
 
 _PROBE = "Caf\u00e9 au lait T-shirt 2x500 ml, 1,000 pcs MQ8N2B/A (Men's) XL \u20141,5\u00a0kg"
 
 
 @cache
 def manner() -> str:
-    """Says how titles are spelt here: it is another one where they are parsed or hashed otherwise."""
-    return hashlib.sha256(str(lexical.spell(pl.Series([_PROBE])).to_list()).encode()).hexdigest()[:12]
+    """Says how titles are taken apart here: it is another one where they are parsed or hashed otherwise."""
+    return hashlib.sha256(str(parsed(pl.Series([_PROBE])).to_dicts()).encode()).hexdigest()[:12]
 
 
-def kept(lake: Lake, catalogue: pl.DataFrame, run_id: str) -> pl.Series:
-    """`lexical.spell` of each listing's title, those that are new written to the lake.
+def kept(lake: Lake, listings: pl.DataFrame, run_id: str, *, columns: Sequence[str] = tuple(PARSED)) -> pl.DataFrame:
+    """`columns` of `tables.PARSED` for each listing's title, in order; those that are new are written to the lake.
 
-    `catalogue` has title and text_hash, which says the same of a title as its spelling needs to know.
+    `listings` has title and text_hash, which says the same of a title as parsing needs to know; nulls where it is null.
     """
-    held = lake.read(SPELLINGS, pl.col("manner") == manner(), columns=["text_hash", "spelling"])
-    known = catalogue.select("text_hash").join(held, on="text_hash", how="left", maintain_order="left")
+    wanted = ["text_hash", *columns]
+    held = lake.lookup(SPELLINGS, "text_hash", listings["text_hash"].drop_nulls(), columns=[*wanted, "manner"])
+    held = held.filter(pl.col("manner") == manner()).select(wanted)
     missing = (
-        catalogue.filter(known["spelling"].is_null())
-        .drop_nulls("text_hash")
+        listings.drop_nulls("text_hash")
+        .join(held, on="text_hash", how="anti")
         .unique("text_hash", keep="first", maintain_order=True)
     )
-    if missing.is_empty():
-        return known["spelling"]
-    new = missing.select("text_hash", spelling=lexical.spell(missing["title"]), manner=pl.lit(manner()))
-    lake.upsert(SPELLINGS, new, run_id=run_id)
-    found = pl.concat([held, new.drop("manner")])
-    return catalogue.select("text_hash").join(found, on="text_hash", how="left", maintain_order="left")["spelling"]
+    if not missing.is_empty():
+        new = missing.select("text_hash", manner=pl.lit(manner())).hstack(parsed(missing["title"]))
+        lake.upsert(SPELLINGS, new, run_id=run_id)
+        held = pl.concat([held, new.select(wanted)])
+    return listings.select("text_hash").join(held, on="text_hash", how="left", maintain_order="left").select(columns)
 
 
 def forget(lake: Lake, run_id: str) -> int:

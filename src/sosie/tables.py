@@ -150,15 +150,31 @@ NEIGHBOURS = Table(
     required=frozenset({"listing_id", "source", "content"}),
 )
 
+_TERMS = pl.List(pl.Int32)
+PARSED: dict[str, pl.DataType | type[pl.DataType]] = {
+    "text": pl.String,  # lower case, words alone
+    "words": _TERMS,  # hashed, as the other terms
+    "numbers": _TERMS,
+    "codes": _TERMS,
+    "editions": _TERMS,
+    "spelling": _TERMS,  # character n-grams
+    "colours": pl.Int32,  # bits, one a colour
+    "sizes": pl.Int32,
+    "audience": pl.Int32,
+    "least": VECTOR,  # quantity of each dimension in base units, NaN where none is named; empty where none at all is
+    "most": VECTOR,
+}
+"""A title taken apart, by `sosie.decider.parsed`."""
+
 SPELLINGS = Table(
     "spellings",
     key=("text_hash",),
     columns={
         "text_hash": pl.String,  # of a title
-        "spelling": pl.List(pl.Int32),  # its character n-grams, hashed
+        **PARSED,
         "manner": pl.String,  # how it was parsed and hashed
     },
-    required=frozenset({"text_hash", "spelling", "manner"}),
+    required=frozenset({"text_hash", *PARSED, "manner"}),
 )
 
 RECIPES = Table(

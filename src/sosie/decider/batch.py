@@ -8,18 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from sosie.decider.text_features import (
-    NGRAM_BITS,
-    WORD_BITS,
-    Compared,
-    Floats,
-    Quantities,
-    Rows,
-    Vocabulary,
-    Weighted,
-    ngrams,
-)
-from sosie.decider.titles import Title, parse
+from sosie.decider import parsed
+from sosie.decider.text_features import Compared, Floats, Quantities, Rows, Vocabulary, Weighted
 from sosie.errors import SchemaMismatch, UnknownListing
 from sosie.tables import FEED
 
@@ -54,50 +44,46 @@ class Prepared:
             (pl.col(name) if name in listings.columns else pl.lit(None)).cast(known[name]).alias(name)
             for name in ATTRIBUTES
         )
-        titles = listings["title"].cast(pl.String)
-        unique = titles.unique(maintain_order=True)
-        parsed = {title: parse(title) for title in unique}
-        self.titles: list[Title] = [parsed[title] for title in titles]
         self.text = vectors_of(self.ids, text_vectors, "text")
         self.image = vectors_of(self.ids, image_vectors, "image")
         self._vocabulary = vocabulary
 
     @cached_property
+    def parsed(self) -> pl.DataFrame:
+        return parsed.of(self.rows).with_columns(pl.col("text").fill_null(""))
+
+    @cached_property
     def words(self) -> Weighted:
-        return Weighted.of((set(title.words) for title in self.titles), self._vocabulary.word_idf, WORD_BITS)
+        return Weighted.of(self.parsed["words"], self._vocabulary.word_idf)
 
     @cached_property
     def ngrams(self) -> Weighted:
-        idf = self._vocabulary.ngram_idf
-        return Weighted.of((ngrams(title.text) for title in self.titles), idf, NGRAM_BITS)
+        return Weighted.of(self.parsed["spelling"], self._vocabulary.ngram_idf)
 
     @cached_property
     def numbers(self) -> Weighted:
-        return Weighted.of((title.numbers for title in self.titles), self._vocabulary.word_idf, WORD_BITS)
+        return Weighted.of(self.parsed["numbers"], self._vocabulary.word_idf)
 
     @cached_property
     def codes(self) -> Weighted:
-        return Weighted.of((title.codes for title in self.titles), self._vocabulary.word_idf, WORD_BITS)
+        return Weighted.of(self.parsed["codes"], self._vocabulary.word_idf)
 
     @cached_property
     def editions(self) -> Weighted:
-        return Weighted.of((title.editions for title in self.titles), self._vocabulary.word_idf, WORD_BITS)
+        return Weighted.of(self.parsed["editions"], self._vocabulary.word_idf)
 
     @cached_property
     def quantities(self) -> Quantities:
-        return Quantities.of(self.titles)
+        return Quantities.of(self.parsed["least"], self.parsed["most"])
 
     @cached_property
     def masks(self) -> dict[str, Rows]:
-        """Bit masks of colours, sizes and audiences, uint32 `[listings]`."""
-        return {
-            name: np.array([getattr(title, name) for title in self.titles], dtype=np.uint32)
-            for name in ("colours", "sizes", "audience")
-        }
+        """Bit masks of colours, sizes and audiences, int64 `[listings]`."""
+        return {name: self.parsed[name].fill_null(0).cast(pl.Int64).to_numpy() for name in parsed.MASKS}
 
     @cached_property
     def texts(self) -> list[str]:
-        return [title.text for title in self.titles]
+        return self.parsed["text"].to_list()
 
     @cached_property
     def codes_of(self) -> dict[str, Rows]:
@@ -107,8 +93,8 @@ class Prepared:
             for name in ("brand", "category", "currency", "image_hash")
         }
         folded["gtin"] = self.rows["gtin"].str.replace_all(r"\D", "").str.strip_chars_start("0").replace("", None)
-        folded["first"] = pl.Series([title.words[0] if title.words else None for title in self.titles], dtype=pl.String)
-        folded["text"] = pl.Series([title.text or None for title in self.titles], dtype=pl.String)
+        folded["text"] = self.parsed["text"].replace("", None)
+        folded["first"] = folded["text"].str.split(" ").list.first()
         return {name: column.rank("dense").cast(pl.Int64).fill_null(-1).to_numpy() for name, column in folded.items()}
 
     @cached_property

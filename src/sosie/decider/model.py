@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 
 from sosie.artifacts import Artifact
-from sosie.decider import neighbourhood
+from sosie.decider import neighbourhood, parsed
 from sosie.decider.features import NAMES, pair_features
 from sosie.decider.neighbourhood import FLOOR
 from sosie.decider.text_features import Vocabulary
@@ -177,6 +177,7 @@ class Decider:
         image_vectors: pl.DataFrame | None,
     ) -> First:
         """Pairs by themselves, a bounded number at a time; features are kept only of those worth a second look."""
+        listings = parsed.beside(listings)
         parts = [First(np.empty(0), np.empty(0, np.int64), np.empty((0, len(NAMES)), np.float32), np.empty(0))]
         for start in range(0, pairs.height, _AT_ONCE):
             part = pairs.slice(start, _AT_ONCE)

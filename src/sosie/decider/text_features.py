@@ -4,7 +4,6 @@ The document frequencies are frozen with the decider: a pair's features never de
 today, so scoring a pair in an hourly run and in a full rebuild gives the same number.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,11 +11,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 
-from sosie.decider.titles import DIMENSIONS, Title
-
-WORD_BITS, NGRAM_BITS = 17, 17
-NGRAMS = (3, 4)
+from sosie.decider.parsed import BITS, parsed
+from sosie.decider.titles import DIMENSIONS
 
 Floats = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
@@ -24,20 +22,16 @@ Sparse = Any
 """A scipy CSR matrix `[listings, hashed terms]`; scipy carries no types."""
 
 
-def binary_rows(terms: Iterable[Iterable[str]], bits: int) -> Sparse:
-    """One row of hashed terms each, 1 where a term is there (hashing trick, Weinberger et al. 2009)."""
-    from sklearn.feature_extraction import FeatureHasher
+def rows(hashed: pl.Series, weights: Floats | None = None) -> Sparse:
+    """Sets of hashed terms, lists that rise, as sparse rows `[sets, 2**17]` float32 of each term's weight, or of 1."""
+    from scipy.sparse import csr_matrix
 
-    rows = FeatureHasher(n_features=1 << bits, input_type="string", alternate_sign=False, dtype=np.float32)
-    matrix = rows.transform([list(found) for found in terms])
-    matrix.data[:] = 1
-    return matrix
-
-
-def ngrams(text: str) -> set[str]:
-    """Character n-grams of the title without its blanks, and of its ends: `64 gb` and `64gb` are the same."""
-    joined = f"^{text.replace(' ', '')}$"
-    return {joined[i : i + n] for n in NGRAMS for i in range(len(joined) - n + 1)}
+    lengths = hashed.list.len().fill_null(0).to_numpy()
+    terms = hashed.explode(empty_as_null=False, keep_nulls=False).to_numpy()
+    bounds = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+    bounds = bounds.astype(np.int32 if bounds[-1] < 2**31 else np.int64)  # half the memory, for any usual catalogue
+    values = np.ones(len(terms), np.float32) if weights is None else weights[terms]
+    return csr_matrix((values, terms, bounds), shape=(len(hashed), 1 << BITS))
 
 
 @dataclass(frozen=True)
@@ -48,18 +42,16 @@ class Vocabulary:
     ngram_idf: Floats
 
     @classmethod
-    def fit(cls, titles: list[Title]) -> "Vocabulary":
+    def fit(cls, titles: pl.Series) -> "Vocabulary":
         """Smoothed idf, log((1 + n) / (1 + df)) + 1 (as scikit-learn has it), rounded to half precision as stored."""
+        found = parsed(titles)
 
-        def idf(rows: Sparse) -> Floats:
-            frequency = np.asarray(rows.sum(axis=0)).ravel()
+        def idf(column: str) -> Floats:
+            frequency = np.bincount(found[column].explode().drop_nulls().to_numpy(), minlength=1 << BITS)
             weights = np.log((1 + len(titles)) / (1 + frequency)) + 1
             return np.asarray(weights, dtype=np.float16).astype(np.float32)
 
-        return cls(
-            idf(binary_rows((set(title.words) for title in titles), WORD_BITS)),
-            idf(binary_rows((ngrams(title.text) for title in titles), NGRAM_BITS)),
-        )
+        return cls(idf("words"), idf("spelling"))
 
     def save(self, path: Path) -> None:
         """Half precision: the third decimal of an idf decides nothing."""
@@ -81,11 +73,8 @@ class Weighted:
     present: Sparse
 
     @classmethod
-    def of(cls, terms: Iterable[Iterable[str]], idf: Floats, bits: int) -> "Weighted":
-        present = binary_rows(terms, bits)
-        weight = present.copy()
-        weight.data = idf[present.indices]
-        return cls(weight, present)
+    def of(cls, hashed: pl.Series, idf: Floats) -> "Weighted":
+        return cls(rows(hashed, idf), rows(hashed))
 
     @cached_property
     def total(self) -> Floats:
@@ -207,14 +196,9 @@ class Quantities:
     most: Floats
 
     @classmethod
-    def of(cls, titles: list[Title]) -> "Quantities":
-        least = np.full((len(titles), len(DIMENSIONS)), np.nan, dtype=np.float32)
-        most = least.copy()
-        for row, title in enumerate(titles):
-            for dimension, values in title.quantities.items():
-                column = DIMENSIONS.index(dimension)
-                least[row, column], most[row, column] = values[0], values[-1]
-        return cls(least, most)
+    def of(cls, least: pl.Series, most: pl.Series) -> "Quantities":
+        """Lists with a number for each dimension, or none at all."""
+        return cls(*(_dense(values) for values in (least, most)))
 
     def difference(self, left: Rows, right: Rows) -> Floats:
         """|log ratio| `[pairs, dimensions]`, the larger of the least's and the most's; NaN unless both have one."""
@@ -226,3 +210,10 @@ class Quantities:
     def one_sided(self, left: Rows, right: Rows) -> Floats:
         """How many dimensions only one of the two titles names, `[pairs]`."""
         return np.asarray((np.isnan(self.most[left]) != np.isnan(self.most[right])).sum(axis=1), dtype=np.float32)
+
+
+def _dense(values: pl.Series) -> Floats:
+    dense = np.full((len(values), len(DIMENSIONS)), np.nan, dtype=np.float32)
+    named = values.list.len().fill_null(0).to_numpy() > 0
+    dense[named] = values.explode(empty_as_null=False, keep_nulls=False).to_numpy().reshape(-1, len(DIMENSIONS))
+    return dense

@@ -69,7 +69,10 @@ def parse(title: str | None) -> Title:
 
 def _plain(text: str) -> str:
     """Lower case without accents; a possessive s is no size."""
-    text = unicodedata.normalize("NFKD", text.casefold())
+    text = text.casefold()
+    if text.isascii():  # nothing to decompose
+        return _POSSESSIVE.sub("", text)
+    text = unicodedata.normalize("NFKD", text)
     return _POSSESSIVE.sub("", "".join(sign for sign in text if not unicodedata.combining(sign)))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from sosie import blocking, clusters, lexical
-from sosie.decider import mlp
+from sosie.decider import mlp, parsed
 from sosie.decider.model import Decider
 from sosie.evaluate import knn
 from sosie.evaluate.baselines import FITTED, rows_of
@@ -44,6 +44,7 @@ def decide_all(dataset: Dataset, clock: Clock, settings: Settings, cache: Path |
     decider = mlp.load(settings.decider_model, threads=settings.embedding.threads)
     decider = decider.in_catalogue(dataset.listings.height)
     with clock("candidates"):
+        listings = parsed.beside(listings)
         found = _candidates(listings, text, pictures, decider, settings)
     with clock("decide"):
         decided = _decide(decider, found.pairs, listings, text, pictures, settings)

@@ -8,7 +8,7 @@ from functools import cached_property
 import polars as pl
 
 from sosie import blocking, lexical, neighbours, spellings
-from sosie.decider.text_features import Vocabulary
+from sosie.decider.text_features import Sparse, Vocabulary
 from sosie.index import open_index
 from sosie.pipeline.embed import Modality, current, version
 from sosie.pipeline.run import Run, log
@@ -72,12 +72,13 @@ class Retrieval:
         return self._whole[modality]
 
     @cached_property
-    def _terms(self) -> lexical.Sparse:
+    def _terms(self) -> Sparse:
         return lexical.turned(self._spelt)
 
     @cached_property
-    def _spelt(self) -> lexical.Sparse:
-        return lexical.weighed(spellings.kept(self.run.lake, self.catalogue, self.run.id), self.vocabulary)
+    def _spelt(self) -> Sparse:
+        kept = spellings.kept(self.run.lake, self.catalogue, self.run.id, columns=["spelling"])
+        return lexical.weighed(kept["spelling"], self.vocabulary)
 
     def __call__(self, source: str, asking: pl.Series, k: int, floor: float) -> pl.DataFrame:
         """query_id, listing_id, similarity: the `k` nearest of each, nearest first, equal ones by id.

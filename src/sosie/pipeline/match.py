@@ -4,7 +4,7 @@ import json
 
 import polars as pl
 
-from sosie import judgements
+from sosie import judgements, spellings
 from sosie.decider import Decider
 from sosie.decider.model import First
 from sosie.index import open_index
@@ -168,10 +168,11 @@ def _ends(*pairs: pl.DataFrame) -> pl.Series:
 
 
 def _known(run: Run, pairs: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
-    """Listings, title vectors and picture vectors of both ends of some pairs."""
+    """Listings, their titles taken apart, title vectors and picture vectors of both ends of some pairs."""
     listings = run.lake.lookup(LISTINGS, "listing_id", _ends(pairs))
     text, image = (current(run.lake, modality, version(run.settings, modality), listings) for modality in MODALITIES)
-    return listings, text, image
+    parsed = spellings.kept(run.lake, listings, run.id).to_struct("parsed")
+    return listings.with_columns(parsed), text, image
 
 
 def _overruled(decided: pl.DataFrame, judged: pl.DataFrame) -> pl.DataFrame:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import lightgbm
 import numpy as np
+import polars as pl
 import structlog
 from sklearn.isotonic import IsotonicRegression
 
@@ -31,7 +32,6 @@ from sosie.decider.model import (
 )
 from sosie.decider.neighbourhood import FLOOR, surroundings
 from sosie.decider.text_features import Vocabulary
-from sosie.decider.titles import parse
 from sosie.settings import Blocking, Clusters
 from sosie.training.decider import boosting, measure
 from sosie.training.decider.boosting import Floats, Folds, Matrix, Shape, weight_of
@@ -76,7 +76,7 @@ def read_pools(profile: Profile) -> tuple[list[Pool], Vocabulary]:
     text, image, cache = profile.models / "text", profile.models / "image", profile.work / "scratch" / "decider"
     folders = sorted(path for path in profile.data("decider").iterdir() if path.is_dir())
     catalogues = [read(folder, text, image, cache) for folder in folders]
-    vocabulary = Vocabulary.fit([parse(title) for each in catalogues for title in each.listings["title"]])
+    vocabulary = Vocabulary.fit(pl.concat([each.listings["title"] for each in catalogues]))
     gapped = [
         each.with_gaps(profile.seed + place)
         for place, each in enumerate(catalogues)
