@@ -1,8 +1,8 @@
-"""A large catalogue out of a smaller one that was really loaded: every row of every table copied under other names.
+"""A large catalogue out of a smaller one that was really loaded: listings and vectors copied under other names.
 
-Titles of a copy are spelt by another alphabet and its vectors are turned by a random rotation, so that inside a copy
-all similarities, lists, pairs and clusters are those of the original; between copies nothing is alike but by chance. An
-hour on such a lake reads, searches and writes as on one that was loaded row by row, and making it takes seconds.
+Titles of a copy are spelt by another alphabet and its vectors are turned by a random rotation, so that a copy is as
+full of duplicates as the original, and between copies nothing is alike but by chance. Nothing that the pipeline works
+out is copied: an hour has to run before the lake is one that hours could have made.
 """
 
 import numpy as np
@@ -10,22 +10,14 @@ import numpy.typing as npt
 import polars as pl
 from simulated_market import Market
 
-from sosie import neighbours, spellings, tables
-from sosie.blocking import KEYS
-from sosie.decider import mlp
+from sosie import tables
 from sosie.index import open_index
 from sosie.lake import Lake
 from sosie.listings import sha256, with_hashes
 from sosie.pipeline.embed import MODALITIES, TABLE, version
-from sosie.pipeline.match import _recipe
-from sosie.pipeline.run import Run
 from sosie.settings import Settings
 from sosie.vectors import matrix
 
-_COPIED = (
-    tables.LISTINGS, *TABLE.values(), tables.NEIGHBOURS, tables.PAIRS, tables.CLUSTERS, tables.DECISIONS,
-)  # fmt: skip
-_NEAR = tables.NEIGHBOURS.columns["near"]
 _VOWELS, _CONSONANTS = "aeiou", "bcdfgklmnprstvz"
 
 
@@ -47,26 +39,11 @@ def named(column: str, copy: int) -> pl.Expr:
 
 
 def multiply(settings: Settings, copies: int) -> None:
-    """Make the lake and the index of these settings hold `copies` of the catalogue that they hold now."""
+    """Make the lake and the index of these settings hold the listings and vectors of `copies` of what they hold now."""
     lake = Lake(settings.lake_uri)
-    held = {
-        table.name: lake.read(table)
-        for table in (
-            tables.LISTINGS,
-            *TABLE.values(),
-            tables.NEIGHBOURS,
-            tables.PAIRS,
-            tables.CLUSTERS,
-            tables.DECISIONS,
-        )
-    }
+    held = {table.name: lake.read(table) for table in (tables.LISTINGS, *TABLE.values())}
     for copy in range(1, copies):
         _copy(lake, settings, held, copy)
-    live = lake.read(tables.LISTINGS, ~pl.col("is_deleted"), columns=["listing_id", "title", "text_hash"])
-    spellings.kept(lake, live, "")
-    decider = mlp.load(settings.decider_model).in_catalogue(live.height)
-    recipe = _recipe(Run.of(settings=settings), decider)
-    lake.upsert(tables.RECIPES, pl.DataFrame([{"name": tables.PAIRS.name, "recipe": recipe}]))
 
 
 def _copy(lake: Lake, settings: Settings, held: dict[str, pl.DataFrame], copy: int) -> None:
@@ -98,22 +75,6 @@ def _copy(lake: Lake, settings: Settings, held: dict[str, pl.DataFrame], copy: i
             _put(lake, TABLE[modality], rows)
             index.ensure(modality, version(settings, modality))
             index.upsert(modality, rows["listing_id"].to_list(), vectors)
-    lists = [
-        pl.col(name).list.eval(_renamed(copy)) for name, kind in tables.NEIGHBOURS.columns.items() if kind == _NEAR
-    ]
-    contents = neighbours.contents(listings, ["text", "image", "lexical", *KEYS])
-    rows = held["neighbours"].drop("content").with_columns(named("listing_id", copy), *lists)
-    _put(lake, tables.NEIGHBOURS, rows.join(contents, on=["listing_id", "source"]))
-    _put(lake, tables.PAIRS, held["pairs"].with_columns(named("left_id", copy), named("right_id", copy)))
-    names = [named(name, copy) for name in ("listing_id", "cluster_id", "canonical_id")]
-    _put(lake, tables.CLUSTERS, held["clusters"].with_columns(*names))
-    _put(lake, tables.DECISIONS, held["decisions"].with_columns(*names))
-
-
-def _renamed(copy: int) -> pl.Expr:
-    near = pl.element().struct
-    other = pl.concat_str(pl.lit(f"c{copy:03d}-"), near.field("other"))
-    return pl.struct(other=other, similarity=near.field("similarity"))
 
 
 def _put(lake: Lake, table: tables.Table, rows: pl.DataFrame) -> None:
