@@ -7,8 +7,9 @@ The smallest catalogue is loaded by the pipeline. The larger ones are made of co
 which an hour without a file works out all lists, pairs and clusters; all are compacted as upkeep does. In each, hours
 with `--changed` listings (three in ten new, one in ten deleted, the others with a new title, price or picture, drawn
 from the whole catalogue) run in a process of their own, sizes taking turns: the first warms up, of the others the
-median counts. For each step: seconds of CPU time of the process and of the index's server (others on the machine don't
-count in it), wall seconds, and peak memory of the process; then ratios to the smallest.
+median counts. For each step, and for that part of `match` that says why pairs match: seconds of CPU time of the process
+and of the index's server (others on the machine don't count in it), wall seconds, and peak memory of the process; then
+ratios to the smallest.
 Vectors are simulated (`simulated_market.py`), so the encoders' constant share is left out. JSON to --out.
 """
 
@@ -35,6 +36,7 @@ from multiplied_lake import alphabet, multiply, spell
 from simulated_market import A_KIND, SENT, START, Market, Sent, hour_id
 
 from sosie import pipeline
+from sosie.decider import Decider
 from sosie.index import server
 from sosie.lake import Lake
 from sosie.pipeline.run import Run
@@ -42,6 +44,10 @@ from sosie.settings import Settings, load
 from sosie.tables import ALL, LISTINGS
 from sosie.upkeep.delta import compact
 
+REASONS = "match: reasons"
+"""A part of `match`, told beside it."""
+
+say_why = Decider._reasons
 MEASURED = ("cpu", "wall", "peak_mb")
 _MADE = 1
 """The hour in which a copied catalogue is worked out; those that are measured come after it."""
@@ -132,7 +138,8 @@ def hour(home: Path, number: int, hour_number: int) -> dict[str, dict[str, float
         run = Run.of(hour_id(hour_number), settings=settings)
 
         def cost(name: str, call: Any) -> Any:
-            Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here
+            if name != REASONS:  # which is a part of a step
+                Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here
             before, wall = time.process_time() + sum(keeper.cpu_times()[:2]), time.perf_counter()
             made = call()
             own = told.setdefault(name, {"cpu": 0.0, "wall": 0.0, "peak_mb": 0.0})
@@ -145,6 +152,7 @@ def hour(home: Path, number: int, hour_number: int) -> dict[str, dict[str, float
         cost("detect_changes", lambda: pipeline.detect_changes(run))
         for part in pipeline.shards(run):
             cost("embed", lambda part=part: pipeline.embed(run, **part))
+        Decider._reasons = lambda *given: cost(REASONS, lambda: say_why(*given))  # type: ignore[method-assign]
         for step in ("upsert_vectors", "match", "cluster", "publish_features", "follow", "report", "alert"):
             counts = cost(step, lambda step=step: getattr(pipeline, step)(run))
             if step == "match":
@@ -221,7 +229,7 @@ def _median(hours: list[dict[str, Any]], name: str, what: str) -> float:
     if name != "hour":
         return statistics.median(hour[name][what] for hour in hours)
     whole = max if what == "peak_mb" else sum
-    return statistics.median(whole(step[what] for step in hour.values()) for hour in hours)
+    return statistics.median(whole(step[what] for own, step in hour.items() if own != REASONS) for hour in hours)
 
 
 if __name__ == "__main__":

@@ -23,8 +23,8 @@ PROFILES = {
     "large": IndexProfile(
         "IVF_RABITQ",
         float("inf"),
-        build={"nlist": 4096, "refine": True, "refine_type": "SQ8"},
-        search={"nprobe": 64, "refine_k": 15},
+        build={"nlist": 2048, "refine": True, "refine_type": "SQ8"},
+        search={"nprobe": 256, "refine_k": 15},
     ),
     "graph": IndexProfile("HNSW", float("inf"), build={"M": 16, "efConstruction": 200}, search={"ef": 128}),
 }
@@ -32,7 +32,8 @@ PROFILES = {
 
 Milvus indexes each of its segments by itself, so the number of lists goes by a segment's rows, not by the catalogue's.
 A vector takes 138 bytes of memory in `compressed` and 656 in `graph`. `large` keeps one bit a dimension in memory and
-ranks 15 × k of what that brings by eight bits each, which may lie on disk (`mmap.enabled`).
+looks through one list in eight, as a duplicate in other words lies in another list than its double; it ranks 15 × k of
+what that brings by eight bits each, which may lie on disk (`mmap.enabled`).
 """
 
 _CLUSTER_SIZED = frozenset({"large"})
