@@ -63,7 +63,7 @@ def measure(size: Size) -> list[Figure]:
         for name, build in {
             f"{LARGE}, 600 reranked": lambda: rabitq(rows, lists, asked_lists, 600, Path(folder) / "codes"),
             f"{LARGE}, 200 reranked": lambda: rabitq(rows, lists, asked_lists, 200, Path(folder) / "codes"),
-            "IVF_SQ8": lambda: of_factory(rows, f"IVF{lists},SQ8", nprobe=32),
+            "IVF_SQ8": lambda: of_factory(rows, f"IVF{lists},SQ8", nprobe=asked_lists),
         }.items():
             profile = build()
             got, seconds = timed(profile, asked)

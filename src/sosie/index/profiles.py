@@ -19,7 +19,7 @@ class IndexProfile:
 
 PROFILES = {
     "exact": IndexProfile("FLAT", 100_000),
-    "compressed": IndexProfile("IVF_SQ8", 10_000_000, build={"nlist": 1024}, search={"nprobe": 32}),
+    "compressed": IndexProfile("IVF_SQ8", 10_000_000, build={"nlist": 1024}, search={"nprobe": 128}),
     "large": IndexProfile(
         "IVF_RABITQ",
         float("inf"),
@@ -32,8 +32,8 @@ PROFILES = {
 
 Milvus indexes each of its segments by itself, so the number of lists goes by a segment's rows, not by the catalogue's.
 A vector takes 138 bytes of memory in `compressed` and 656 in `graph`. `large` keeps one bit a dimension in memory and
-looks through one list in eight, as a duplicate in other words lies in another list than its double; it ranks 15 × k of
-what that brings by eight bits each, which may lie on disk (`mmap.enabled`).
+ranks 15 × k of what that brings by eight bits each, which may lie on disk (`mmap.enabled`). Both search one list in
+eight, as a duplicate in other words lies in another list than its double.
 """
 
 _CLUSTER_SIZED = frozenset({"large"})
