@@ -33,6 +33,8 @@ def ngrams(text: str) -> set[str]:
 
 def parsed(titles: pl.Series) -> pl.DataFrame:
     """A row of `tables.PARSED` for each title, in order; null reads as an empty one."""
+    if titles.is_empty():
+        return pl.DataFrame(schema=PARSED)
     unique = titles.cast(pl.String).unique(maintain_order=True)
     each = [parse(title) for title in unique]
     quantities = [_extremes(title) for title in each]
