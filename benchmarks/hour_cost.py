@@ -47,7 +47,8 @@ from sosie.upkeep.delta import compact
 REASONS = "match: reasons"
 """A part of `match`, told beside it."""
 
-say_why = Decider._reasons
+_say_why = Decider._reasons
+
 MEASURED = ("cpu", "wall", "peak_mb")
 _MADE = 1
 """The hour in which a copied catalogue is worked out; those that are measured come after it."""
@@ -152,7 +153,7 @@ def hour(home: Path, number: int, hour_number: int) -> dict[str, dict[str, float
         cost("detect_changes", lambda: pipeline.detect_changes(run))
         for part in pipeline.shards(run):
             cost("embed", lambda part=part: pipeline.embed(run, **part))
-        Decider._reasons = lambda *given: cost(REASONS, lambda: say_why(*given))  # type: ignore[method-assign]
+        Decider._reasons = lambda *given: cost(REASONS, lambda: _say_why(*given))  # type: ignore[method-assign]
         for step in ("upsert_vectors", "match", "cluster", "publish_features", "follow", "report", "alert"):
             counts = cost(step, lambda step=step: getattr(pipeline, step)(run))
             if step == "match":

@@ -15,6 +15,7 @@ joined over all titles. Of --updates a fifth change the title, the others the pr
 
 import argparse
 import json
+import math
 import os
 import resource
 import sys
@@ -171,16 +172,17 @@ def seed(run: pipeline.Run, market: Market) -> None:
         )
         found = blocking.nearest(neighbours.rounded(found, rules.min_text_similarity), rules.text_neighbours)
         own = placed.filter(pl.col("listing_id").is_in(some.implode()))
+        nowhere, nobody = pl.lit(None, pl.Float32), pl.lit([], NEIGHBOURS.columns["near"])
         lake.append(
             NEIGHBOURS,
             pl.concat(
                 [
                     neighbours.rows(
-                        found, own.filter(pl.col("source") == "text"), "text",
-                        rules.text_neighbours, rules.min_text_similarity,
+                        found, own.filter(pl.col("source") == "text").with_columns(reach=nowhere), "text",
+                        rules.text_neighbours, math.ceil(rules.text_neighbours * rules.spare_neighbours),
                     ),
                     own.filter(pl.col("source") != "text")
-                    .with_columns(reach=pl.lit(None, pl.Float32), near=pl.lit([], NEIGHBOURS.columns["near"]))
+                    .with_columns(reach=nowhere, near=nobody, spare=nobody)
                     .select(*NEIGHBOURS.columns),
                 ]
             ),

@@ -30,11 +30,14 @@ from sosie.decider.model import Decider
 from sosie.embedding.image import ImageEncoder
 from sosie.embedding.text import TextEncoder
 from sosie.evaluate import datasets
+from sosie.index.profiles import PROFILES
 from sosie.lake import Lake
 from sosie.listings import clean_titles, with_hashes
 from sosie.settings import load
 from sosie.simulate import Marketplace, write
 from sosie.tables import DIM, FEED, LISTINGS, NEIGHBOURS, TEXT_EMBEDDINGS, VECTOR, Table
+
+PROBED = PROFILES["large"].search["nprobe"] / int(PROFILES["large"].build["nlist"])
 
 
 def main() -> None:
@@ -46,7 +49,7 @@ def main() -> None:
     parser.add_argument("--repictured", type=float, default=0.05, help="share of the updates with another picture")
     parser.add_argument("--pictured", type=float, default=0.9, help="share of listings with a picture")
     parser.add_argument("--pairs", type=float, default=40, help="candidate pairs a listing")
-    parser.add_argument("--probed", type=float, default=0.0005, help="share of the index that a search looks at")
+    parser.add_argument("--probed", type=float, default=PROBED, help="share of the index that a search looks at")
     parser.add_argument("--cores", type=float, default=64)
     parser.add_argument("--core-hour", type=float, help="price of a core for an hour")
     parser.add_argument("--ram-gb-month", type=float, help="price of a GB of RAM for a month")
@@ -236,11 +239,11 @@ def lake(market: Path, held: Lake) -> dict[str, float]:
         },
         schema=blocking.NEIGHBOURS,
     )
-    placed = pl.DataFrame({"listing_id": ids, "content": digests})
+    placed = pl.DataFrame({"listing_id": ids, "content": digests}).with_columns(reach=pl.lit(None, pl.Float32))
     wanted: tuple[tuple[str, Table, pl.DataFrame], ...] = (
         ("listing_bytes", LISTINGS, listings),
         ("vector_bytes", TEXT_EMBEDDINGS, embedded),
-        ("neighbours_bytes", NEIGHBOURS, neighbours.rows(lists, placed, "text", 40, 0.35)),
+        ("neighbours_bytes", NEIGHBOURS, neighbours.rows(lists, placed, "text", 40, 0)),
     )
     found = {}
     for name, table, frame in wanted:
