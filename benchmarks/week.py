@@ -77,8 +77,10 @@ class Week:
             self.done["replayed"] += 1
         market.take(taken)
         self.before, self.broken = good, bad
-        for _ in range(2 if number and rng.random() < 0.1 else 1):
+        run(market.settings, number)
+        if number and rng.random() < 0.1:
             run(market.settings, number)
+            self.done["hours_repeated"] += 1
         self._judge()
 
     def _changed(self, number: int) -> list[Sent]:

@@ -36,13 +36,15 @@ class Shape:
 
 
 def weight_of(pool: Pool, shape: Shape) -> Floats:
-    """Weight of each pair: non-duplicates as many as in a catalogue of the size meant, all pools of like importance."""
+    """Weight of each pair: non-duplicates as many as in a catalogue of the size meant, all pools of like importance;
+    none for a pair that is not to be learnt from."""
     scaling = 1.0
     if pool.catalogue.has_groups:
-        scaling = float(np.clip(shape.catalogue / pool.catalogue.listings.height, 1, shape.most_scaling))
-    weight = np.where(pool.label, 1.0, scaling)
+        ratio = shape.catalogue / pool.catalogue.listings.height
+        scaling = float(np.clip(ratio, 1 / shape.most_scaling, shape.most_scaling))
+    weight = np.where(pool.label, 1.0, scaling) * pool.taught
     # Between a pool that counts by its pairs and one that counts once: the square root of its duplicates.
-    return np.asarray(weight / np.sqrt(max(int(pool.label.sum()), 1)))
+    return np.asarray(weight / np.sqrt(max(int((pool.label & pool.taught).sum()), 1)))
 
 
 def fit(
@@ -58,10 +60,14 @@ def fit(
 ) -> lightgbm.Booster:
     """Trees on all pools' rows, added to the log-odds in `starts` if given.
 
-    Of pairs that are not `hard` a share is drawn, and weighs the more. Raises `DatasetError` where no pair is left.
+    Of pairs that are not `hard` a share is drawn, and weighs the more; what weighs nothing is left out. Raises
+    `DatasetError` where no pair is left.
     """
     random = np.random.default_rng(shape.seed)
-    drawn = [mask | (random.random(len(mask)) < shape.easy_share) for mask in hard]
+    drawn = [
+        (mask | (random.random(len(mask)) < shape.easy_share)) & (own > 0)
+        for mask, own in zip(hard, weights, strict=True)
+    ]
     if not any(kept.any() for kept in drawn):
         raise DatasetError(
             "The decider has no pair to learn from: its data (data/decider) has too few listings for so many folds. "

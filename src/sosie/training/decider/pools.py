@@ -41,6 +41,8 @@ class Catalogue:
 
     The truth is either each listing's group (`truth`), or a label on some pairs (`pairs`), as the literature has it.
     `around` (left_id, right_id, first_score) are pairs of these listings that have no label and were scored before.
+    `bystanders` are ids of listings that only stand around the others: what two of them are to each other is not to be
+    learnt from, nor counted.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Catalogue:
     text: pl.DataFrame
     image: pl.DataFrame
     around: pl.DataFrame | None = None
+    bystanders: pl.Series | None = None
 
     @property
     def has_groups(self) -> bool:
@@ -82,6 +85,12 @@ class Catalogue:
         image = self.image.filter(~pl.col("listing_id").is_in(blind.implode()))
         return replace(self, name=f"{self.name}-gaps", listings=listings, image=image)
 
+    def among(self, others: "Catalogue") -> "Catalogue":
+        """The same in a larger one, as thresholds have to hold where a catalogue grows: `others` are bystanders."""
+        both = {name: pl.concat([getattr(self, name), getattr(others, name)], how="diagonal")
+                for name in ("listings", "truth", "text", "image")}  # fmt: skip
+        return replace(self, name=f"{self.name}-among", **both, bystanders=others.listings["listing_id"])
+
 
 @dataclass(frozen=True)
 class Pool:
@@ -104,6 +113,18 @@ class Pool:
     @cached_property
     def sides(self) -> Ints:
         return _places(self.pairs, self.catalogue.listings["listing_id"])
+
+    @cached_property
+    def taught(self) -> Mask:
+        """Pairs to learn from: all but those of two bystanders."""
+        apart = self.catalogue.bystanders
+        if apart is None:
+            return np.ones(len(self.label), dtype=bool)
+        return (
+            ~self.pairs.select(pl.all_horizontal(pl.col("left_id", "right_id").is_in(apart.implode())))
+            .to_series()
+            .to_numpy()
+        )
 
     @cached_property
     def surrounding(self) -> tuple[Ints, npt.NDArray[np.float64], int]:
@@ -137,7 +158,9 @@ def pool_of(catalogue: Catalogue, rules: Blocking, vocabulary: Vocabulary) -> Po
         pairs = candidates(catalogue, rules, vocabulary)
         label = labelled(pairs, catalogue.truth)
         rows = catalogue.listings.select("listing_id").join(catalogue.truth, on="listing_id", maintain_order="left")
-        products = rows["group"].rank("dense").to_numpy().astype(np.int64)
+        # Numbered as they come, so that a catalogue has the same folds by itself and among others.
+        numbers = rows.select("group").unique(maintain_order=True).with_row_index("product")
+        products = rows.join(numbers, on="group", maintain_order="left")["product"].to_numpy().astype(np.int64)
     else:
         pairs, label = catalogue.pairs.select("left_id", "right_id"), catalogue.pairs["label"].to_numpy()
         products = _joined(catalogue.listings["listing_id"], catalogue.pairs.filter("label"))

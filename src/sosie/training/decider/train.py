@@ -8,6 +8,7 @@ of models that never saw the products in question, on pools that are scored whol
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 import lightgbm
@@ -36,9 +37,10 @@ from sosie.settings import Blocking, Clusters
 from sosie.training.decider import boosting, measure
 from sosie.training.decider.boosting import Floats, Folds, Matrix, Shape, weight_of
 from sosie.training.decider.mlp import train_mlp
-from sosie.training.decider.pools import Mask, Pool, pool_of, read
+from sosie.training.decider.pools import Catalogue, Mask, Pool, pool_of, read
 from sosie.training.judged import pool as judged_pool
 from sosie.training.profile import Profile, stage
+from sosie.training.text.titles import Titles
 
 log = structlog.get_logger()
 
@@ -72,17 +74,27 @@ def main(profile: Profile) -> None:
 
 
 def read_pools(profile: Profile) -> tuple[list[Pool], Vocabulary]:
-    """Pools of every dataset of the decider's part, and of their copies with gaps; the vocabulary of their titles."""
-    text, image, cache = profile.models / "text", profile.models / "image", profile.work / "scratch" / "decider"
-    folders = sorted(path for path in profile.data("decider").iterdir() if path.is_dir())
-    catalogues = [read(folder, text, image, cache) for folder in folders]
-    vocabulary = Vocabulary.fit(pl.concat([each.listings["title"] for each in catalogues]))
+    """Pools of every dataset of the decider's part, of their copies with gaps, and of those that `decider.among` names
+    also in the midst of the encoders' part; the vocabulary of the titles of both parts."""
+
+    def catalogue(folder: Path) -> Catalogue:
+        return read(folder, profile.models / "text", profile.models / "image", profile.work / "scratch" / "decider")
+
+    catalogues = [catalogue(path) for path in sorted(profile.data("decider").iterdir()) if path.is_dir()]
+    among = [
+        each.among(catalogue(profile.data("encoder") / each.name))
+        for each in catalogues
+        if each.name in profile.decider.among
+    ]
     gapped = [
         each.with_gaps(profile.seed + place)
         for place, each in enumerate(catalogues)
         if each.has_pictures and each.has_groups
     ]
-    return [pool_of(each, Blocking(), vocabulary) for each in (*catalogues, *gapped)], vocabulary
+    # Of both parts, else a word that it does not know would tell a bystander.
+    titles = [each.listings["title"] for each in catalogues]
+    vocabulary = Vocabulary.fit(pl.concat([*titles, pl.Series(Titles.read(profile.data("encoder")).texts)]))
+    return [pool_of(each, Blocking(), vocabulary) for each in (*catalogues, *gapped, *among)], vocabulary
 
 
 def read_judged(profile: Profile, vocabulary: Vocabulary) -> list[Pool]:
@@ -143,8 +155,8 @@ def train(profile: Profile, pools: list[Pool], vocabulary: Vocabulary, name: str
     }
     about = {
         "trained_on": {
-            pool.name: {"listings": pool.catalogue.listings.height, "pairs": pool.pairs.height,
-                        "duplicates": int(pool.label.sum()), "candidate_recall": round(pool.recall, 4)}
+            pool.name: {"listings": pool.catalogue.listings.height, "pairs": int(pool.taught.sum()),
+                        "duplicates": int((pool.label & pool.taught).sum()), "candidate_recall": round(pool.recall, 4)}
             for pool in pools
         },
         "knobs": {**knobs.model_dump(exclude={"threads"}), "seed": profile.seed},
