@@ -78,7 +78,7 @@ def test_nobody_sees_what_he_must_not(graph: dict[str, Any], profile: str) -> No
     assert readers["decider"] == {"fit_reduction", "export", "train_decider", "evaluate"}
     # The decider meets listings that an encoder learned from as bystanders only (`tests/test_among.py`).
     text, image = {"pretrain_text", "train_text"}, {"pretrain_image", "train_image"}
-    assert readers["encoder"] == {*text, *image, "fit_reduction", "train_decider", "evaluate"}
+    assert readers["encoder"] == {*text, *image, "fit_reduction", "export", "train_decider", "evaluate"}
     judged = {
         part: {stage for stage in STAGES if f"{data}/judged/{part}" in paths(graph, f"{stage}@{profile}", "deps")}
         for part in ("learn", "held")
