@@ -1,6 +1,7 @@
 """Stage `train_decider`: gradient boosting in two steps, calibrated, with the thresholds that come with the model.
 
-Pairs come from the same blocking that the hourly run uses, over catalogues that the encoders never saw. Whatever is
+Pairs come from the same blocking that the hourly run uses, over catalogues that the encoders never saw; some are learnt
+from once more in the midst of listings that the encoders did see, as in a catalogue several times as large. Whatever is
 fitted on scores (the second step, isotonic calibration after Zadrozny and Elkan 2002, thresholds) is fitted on scores
 of models that never saw the products in question, on pools that are scored whole.
 """
