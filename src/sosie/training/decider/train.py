@@ -224,8 +224,9 @@ def calibrate(raw: list[Floats], labels: list[Mask], weights: list[Floats]) -> C
     fitted = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(values, label, sample_weight=weight)
     heights, step = np.unique(fitted.predict(values), return_inverse=True)
     mass = np.bincount(step, weights=weight)
-    middle = np.bincount(step, weights=weight * values) / mass
+    middle = np.bincount(step, weights=weight * values) / np.where(mass > 0, mass, 1)
     enough = (np.bincount(step) >= 30) | (np.arange(len(heights)) % max(len(heights) - 1, 1) == 0)
+    enough &= mass > 0
     knots = np.concatenate([[0.0], middle[enough], [1.0]])
     return Calibration(knots, np.concatenate([[0.0], np.clip(heights[enough], 1e-4, 1 - 1e-4), [1.0]]))
 
