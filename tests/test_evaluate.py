@@ -13,10 +13,14 @@ import polars as pl
 import pytest
 from rich.console import Console
 
+from sosie.decider import mlp
 from sosie.errors import DatasetError
 from sosie.evaluate import MATCHERS, Evaluation, evaluate, knn, load, page, render, split_of, tfidf
 from sosie.evaluate.er import parse
+from sosie.evaluate.matching import Clock
 from sosie.evaluate.methods import METHODS, Method, Part, Task, applies, run, run_pairs, without
+from sosie.evaluate.sosie_matcher import decide_all, score_pairs
+from sosie.evaluate.vectors import text_vectors
 from sosie.settings import settings
 from sosie.tables import FEED
 from sosie.training.evaluate import as_metrics, by_threshold, calibration, together
@@ -371,7 +375,8 @@ def test_what_a_dataset_lacks_is_not_measured(shopee: Path, pair_set: Path) -> N
     on_pairs = {one.name for one in METHODS if applies(one, load(pair_set))}
     assert {"tfidf_phash", "bert", "mlp", "sosie"} <= on_groups
     assert not {"mae", "efficientnet_b3", "sosie_picture"} & on_groups
-    assert on_pairs == {"tfidf", "tfidf_char", "bert", "character_bert", "mlp", "sosie"}
+    assert on_pairs == {"tfidf", "tfidf_char", "bert", "character_bert", "mlp", "sosie", "sosie_untold"}
+    assert "sosie_untold" not in on_groups
 
 
 def test_labelled_pairs_are_scored_on_their_test_part(pair_set: Path) -> None:
@@ -380,3 +385,22 @@ def test_labelled_pairs_are_scored_on_their_test_part(pair_set: Path) -> None:
     found = run_pairs(method("tfidf_char"), fit, test, settings())
     assert found.figures["pairs"] == 12
     assert 0 <= found.figures["f1"] <= 1
+
+
+def test_a_labelled_pair_is_worth_the_same_whoever_else_is_asked(shopee: Path) -> None:
+    """It is decided among all candidates of the listings, as an hour would, not among the pairs that have a label."""
+    listings = load(shopee).listings
+    found = decide_all(load(shopee), Clock(), settings()).pairs.select("left_id", "right_id")
+    every, _, _ = score_pairs(found, listings, Clock(), settings())
+    few, _, _ = score_pairs(found[::7], listings, Clock(), settings())
+    assert 0 < len(few) < len(every)
+    np.testing.assert_array_equal(few, every[::7])
+
+
+def test_pairs_of_training_can_be_kept_away_from_a_labelled_pair(shopee: Path) -> None:
+    listings = load(shopee).listings
+    found = decide_all(load(shopee), Clock(), settings()).pairs.select("left_id", "right_id")
+    asked, text = found[::7], text_vectors(listings, settings())[0]
+    alone = mlp.load(settings().decider_model).decide(asked, listings, text, None, reasons=0)
+    score, _, _ = score_pairs(asked, listings, Clock(), settings(), apart=found)
+    np.testing.assert_array_equal(score, alone["score"].to_numpy())

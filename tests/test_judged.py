@@ -132,9 +132,9 @@ def trained(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Profi
     """A small profile with the shipped encoders, whose decider stage ran with the judgements."""
     work = tmp_path_factory.mktemp("trained") / "work"
     told = knobs.load("small")
-    few = {"rounds": 30, "graph_rounds": 10, "folds": 2, "mlp_epochs": 1, "threads": 1}
+    few = {"rounds": 30, "graph_rounds": 10, "folds": 2, "mlp_epochs": 1, "threads": 1, "among": ("generated",)}
     made = told.model_copy(update={"name": str(work), "decider": told.decider.model_copy(update=few)})
-    for part, seed in (("decider", 21), ("test", 22)):
+    for part, seed in (("encoder", 20), ("decider", 21), ("test", 22)):
         write(made.data(part) / "generated", Marketplace(listings=150, hours=1, seed=seed, with_pictures=False))
     for name in ("text", "image"):
         shutil.copytree(PROJECT / "models" / name, made.models / name)
@@ -285,7 +285,8 @@ def test_no_judgement_no_second_decider(trained: Profile, tmp_path: Path) -> Non
     """With nothing pinned the stage makes the very decider of before, and an empty folder beside it."""
     bare = trained.model_copy(update={"name": str(tmp_path / "work")})
     prepare.part(bare, tmp_path)
-    shutil.copytree(trained.data("decider"), bare.data("decider"))
+    for part in ("encoder", "decider"):
+        shutil.copytree(trained.data(part), bare.data(part))
     for name in ("text", "image"):
         shutil.copytree(trained.models / name, bare.models / name)
     shutil.copytree(trained.work / "scratch", bare.work / "scratch", dirs_exist_ok=True)

@@ -88,7 +88,7 @@ def market(groups: int, each: int, seed: int) -> Pool:
     )
     pairs = pl.DataFrame({"left_id": ids.gather(sides[:, 0]), "right_id": ids.gather(sides[:, 1])})
     label = group[sides[:, 0]] == group[sides[:, 1]]
-    return Pool(catalogue, pairs, label, np.empty((len(label), 0), np.float32), group)
+    return Pool(catalogue, pairs, label, np.empty((len(label), 0), np.float32), group, np.ones(len(label), bool))
 
 
 def test_it_learns_who_is_who_among_listings_it_never_saw() -> None:

@@ -232,3 +232,13 @@ def candidates(
         capped_listings=over["query_id"].n_unique(),
         capped_pairs=pairs.height - kept.height,
     )
+
+
+def beside(asked: pl.DataFrame, found: pl.DataFrame) -> pl.DataFrame:
+    """`asked` pairs (left_id, right_id and any other column), and after them those `found` that are none of them.
+
+    For who has a question of some pairs only: what a pair is worth shows among the others of its two listings.
+    """
+    sides = ["left_id", "right_id"]
+    others = found.select(sides).join(asked, on=sides, how="anti", maintain_order="left")
+    return pl.concat([asked, others], how="diagonal")

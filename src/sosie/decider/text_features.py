@@ -43,12 +43,16 @@ class Vocabulary:
 
     @classmethod
     def fit(cls, titles: pl.Series) -> "Vocabulary":
-        """Smoothed idf, log((1 + n) / (1 + df)) + 1 (as scikit-learn has it), rounded to half precision as stored."""
+        """Smoothed idf, log((1 + n) / (1 + df)) + 1 (as scikit-learn has it), rounded to half precision as stored.
+
+        What no title has weighs as what one has: else who learns from these titles never meets the weight that new
+        words have.
+        """
         found = parsed(titles)
 
         def idf(column: str) -> Floats:
             frequency = np.bincount(found[column].explode().drop_nulls().to_numpy(), minlength=1 << BITS)
-            weights = np.log((1 + len(titles)) / (1 + frequency)) + 1
+            weights = np.log((1 + len(titles)) / (1 + np.maximum(frequency, 1))) + 1
             return np.asarray(weights, dtype=np.float16).astype(np.float32)
 
         return cls(idf("words"), idf("spelling"))

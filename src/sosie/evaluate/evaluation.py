@@ -110,7 +110,7 @@ def _scope(counts: metrics.RowCounts, groups: metrics.Ints) -> dict[str, Any]:
 
 
 def _of_pairs(loaded: Dataset, matcher: str, clock: Clock, settings: Settings, *, fit: bool) -> Evaluation:
-    """Labelled pairs: no candidates to find, the score of each given pair decides."""
+    """Labelled pairs: the score of each given pair decides."""
     if matcher not in PAIR_MATCHERS:
         raise DatasetError(
             f"{loaded.name} holds labelled pairs, which {matcher} can't score; take one of {', '.join(PAIR_MATCHERS)}."

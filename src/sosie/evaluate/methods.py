@@ -27,7 +27,8 @@ Figures = dict[str, float | None]
 @dataclass(frozen=True)
 class Method:
     """`text` and `image` name encoders, `decider` a decider, folders below the models; without a decider the links of
-    each kind are matched above a threshold and unioned. `without` leaves that modality out of every listing."""
+    each kind are matched above a threshold and unioned. `without` leaves that modality out of every listing, or out of
+    a labelled pair's surroundings the `pairs` whose label a decider may have learned from."""
 
     name: str
     label: str
@@ -36,7 +37,7 @@ class Method:
     image: str | None = None
     phash: bool = False
     decider: str | None = None
-    without: Literal["text", "image"] | None = None
+    without: Literal["text", "image", "pairs"] | None = None
 
 
 METHODS = (
@@ -55,6 +56,8 @@ METHODS = (
            text="text-character_bert", image="image-efficientnet_b3", phash=True),
     Method("sosie_text", "Sosie, pictures taken away", text="text", image="image", decider="decider", without="image"),
     Method("sosie_picture", "Sosie, titles taken away", text="text", image="image", decider="decider", without="text"),
+    Method("sosie_untold", "Sosie, labelled pairs of training taken away", text="text", image="image",
+           decider="decider", without="pairs"),
     Method("sosie", "Sosie", text="text", image="image", decider="decider"),
 )  # fmt: skip
 
@@ -101,7 +104,9 @@ def applies(method: Method, dataset: Dataset) -> bool:
     """Whether a dataset has what a method looks at, and a method what a dataset asks for."""
     pictures = dataset.listings["image_uri"].count() > 0
     if not dataset.has_groups:
-        return not (method.image and not method.decider) and not method.phash and not method.without
+        return bool(method.decider or not method.image) and not method.phash and method.without in (None, "pairs")
+    if method.without == "pairs":
+        return False
     if method.without or (method.image and not method.text):
         return pictures
     if method.phash and not method.image:
@@ -130,7 +135,8 @@ def run_pairs(method: Method, fit: Dataset, test: Dataset, settings: Settings, c
     if method.decider:
         from sosie.evaluate.sosie_matcher import score_pairs
 
-        score, match_at, _ = score_pairs(asked, test.listings, Clock(), settings, cache)
+        told = test.pairs.filter(pl.col("part") != "test") if method.without else None
+        score, match_at, _ = score_pairs(asked, test.listings, Clock(), settings, cache, apart=told)
     else:
         score = _pair_scores(method, asked, test.listings, settings, cache)
         known = _pair_scores(method, fit.pairs, fit.listings, settings, cache)

@@ -56,6 +56,9 @@ _LIMITS = """\
 - `fashion` and `generated` are simulated: products and pictures are new in the test part, sellers' noise is of the same
   making in all parts.
 - Labelled pairs are the candidates that their authors chose; the decider learned from their train and valid parts.
+  Sosie sees each among all candidates of the dataset's listings, whose labels it does not know; but what it learned of
+  a pair can tell of another with the same listing. In the row *labelled pairs of training taken away* no such pair is
+  around.
 - Milliseconds are processor time on one core, for one listing, in batches of 32, on the machine that wrote this page.
 """
 

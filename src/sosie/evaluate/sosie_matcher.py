@@ -101,16 +101,33 @@ def match_sosie(labelled: Labelled, clock: Clock, settings: Settings, *, fit: bo
 
 
 def score_pairs(
-    pairs: pl.DataFrame, listings: pl.DataFrame, clock: Clock, settings: Settings, cache: Path | None = None
+    pairs: pl.DataFrame,
+    listings: pl.DataFrame,
+    clock: Clock,
+    settings: Settings,
+    cache: Path | None = None,
+    *,
+    apart: pl.DataFrame | None = None,
 ) -> tuple[np.ndarray, float, dict[str, Any]]:
-    """The decider's probability of labelled pairs [m], its match threshold, and versions."""
+    """The decider's probability of labelled pairs [m], its match threshold, and versions.
+
+    They are decided as the hourly run would: among all candidates of `listings`, whose labels nobody looks at. Of those
+    candidates that are pairs of `apart` are left out.
+    """
+    sides = ["left_id", "right_id"]
     with clock("embed text"):
         text, about = text_vectors(listings, settings, cache)
     decider = mlp.load(settings.decider_model, threads=settings.embedding.threads)
+    with clock("candidates"):
+        listings = parsed.beside(listings)
+        found = _candidates(listings, text, None, decider, settings)
+        others = found.pairs if apart is None else found.pairs.join(apart, on=sides, how="anti", maintain_order="left")
     with clock("decide"):
-        decided = _decide(decider, pairs.select("left_id", "right_id"), listings, text, None, settings)
+        together = blocking.beside(pairs.select(sides).unique(maintain_order=True), others)
+        decided = _decide(decider, together, listings, text, None, settings)
     match_at, _ = decider.thresholds(settings.decider.match_at, settings.decider.review_at)
-    return decided["score"].to_numpy(), match_at, {**about, "decider_version": decider.version}
+    score = pairs.select(sides).join(decided.select(*sides, "score"), on=sides, how="left", maintain_order="left")
+    return score["score"].to_numpy(), match_at, {**about, "decider_version": decider.version, **found.counts}
 
 
 def _decide(

@@ -144,12 +144,15 @@ class Image(Section):
 
 
 class Decider(Section):
+    """`among` names datasets whose decider part is learnt from once more in the midst of their encoders' part."""
+
     rounds: int
     graph_rounds: int
     folds: int
     threads: int = 0
     review_yield: Share
     mlp_epochs: int
+    among: tuple[str, ...] = ()
 
 
 class Judgements(Section):

@@ -21,7 +21,8 @@ Matrix = npt.NDArray[np.float32]
 @dataclass(frozen=True)
 class Shape:
     """What of LightGBM is chosen here. `catalogue` is the size of catalogue that probabilities are meant for: in one
-    twice as large, each listing has twice as many look-alikes and no more duplicates."""
+    twice as large, each listing has twice as many look-alikes and no more duplicates. At an `evenness` of 0 a pool
+    counts by its duplicates, at 1 all pools count alike."""
 
     rounds: int
     seed: int
@@ -33,16 +34,18 @@ class Shape:
     easy_share: float = 0.35
     catalogue: int = 10_000
     most_scaling: float = 4.0
+    evenness: float = 0.75
 
 
 def weight_of(pool: Pool, shape: Shape) -> Floats:
-    """Weight of each pair: non-duplicates as many as in a catalogue of the size meant, all pools of like importance."""
+    """Weight of each pair: non-duplicates as many as in a catalogue of the size meant, all pools of like importance;
+    none for a pair that is not to be learnt from."""
     scaling = 1.0
     if pool.catalogue.has_groups:
-        scaling = float(np.clip(shape.catalogue / pool.catalogue.listings.height, 1, shape.most_scaling))
-    weight = np.where(pool.label, 1.0, scaling)
-    # Between a pool that counts by its pairs and one that counts once: the square root of its duplicates.
-    return np.asarray(weight / np.sqrt(max(int(pool.label.sum()), 1)))
+        ratio = shape.catalogue / pool.catalogue.listings.height
+        scaling = float(np.clip(ratio, 1 / shape.most_scaling, shape.most_scaling))
+    weight = np.where(pool.label, 1.0, scaling) * pool.taught
+    return np.asarray(weight / max(int((pool.label & pool.taught).sum()), 1) ** shape.evenness)
 
 
 def fit(
@@ -58,10 +61,14 @@ def fit(
 ) -> lightgbm.Booster:
     """Trees on all pools' rows, added to the log-odds in `starts` if given.
 
-    Of pairs that are not `hard` a share is drawn, and weighs the more. Raises `DatasetError` where no pair is left.
+    Of pairs that are not `hard` a share is drawn, and weighs the more; what weighs nothing is left out. Raises
+    `DatasetError` where no pair is left.
     """
     random = np.random.default_rng(shape.seed)
-    drawn = [mask | (random.random(len(mask)) < shape.easy_share) for mask in hard]
+    drawn = [
+        (mask | (random.random(len(mask)) < shape.easy_share)) & (own > 0)
+        for mask, own in zip(hard, weights, strict=True)
+    ]
     if not any(kept.any() for kept in drawn):
         raise DatasetError(
             "The decider has no pair to learn from: its data (data/decider) has too few listings for so many folds. "

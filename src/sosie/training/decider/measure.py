@@ -48,9 +48,13 @@ def by_pool(pools: list[Pool], first: list[Floats], score: list[Floats], at: flo
 
 
 def _figures(pool: Pool, score: Floats, at: float, review: float) -> dict[str, float]:
-    pairs = of_pairs(score, pool.label, at)
+    of_taught, label = score[pool.taught], pool.label[pool.taught]
     rows = clustered(pool.catalogue, pool.pairs, score, at, review) if pool.catalogue.has_groups else {}
-    return {**pairs, **rows, "calibration_error": round(calibration_error(score, pool.label), 5)}
+    return {
+        **of_pairs(of_taught, label, at),
+        **rows,
+        "calibration_error": round(calibration_error(of_taught, label), 5),
+    }
 
 
 def clustered(
@@ -61,7 +65,10 @@ def clustered(
     review_at: float,
     rules: Clusters | None = None,
 ) -> dict[str, float]:
-    """Row, pairwise and B-cubed figures after clustering as the pipeline does it, by its own rules or by `rules`."""
+    """Row, pairwise and B-cubed figures after clustering as the pipeline does it, by its own rules or by `rules`.
+
+    Bystanders are clustered with the others, and not scored.
+    """
     known = score >= review_at
     verdict = pl.Series(np.where(score >= match_at, "match", "review").tolist(), dtype=pl.String)
     scored = pairs.select("left_id", "right_id", score=pl.Series(score), verdict=verdict).filter(pl.Series(known))
@@ -76,7 +83,9 @@ def clustered(
     rows = catalogue.listings.select("listing_id").join(catalogue.truth, on="listing_id", maintain_order="left")
     rows = rows.join(grouping.groups, on="listing_id", how="left", maintain_order="left")
     actual = metrics.codes(rows["group"])
-    counts = metrics.counts_of_clusters(rows["group_right"].to_numpy(), actual)
+    apart = catalogue.bystanders
+    scored_rows = np.ones(rows.height, bool) if apart is None else ~rows["listing_id"].is_in(apart.implode()).to_numpy()
+    counts = metrics.counts_of_clusters(rows["group_right"].to_numpy(), actual).of(scored_rows)
     figures = metrics.score(counts)
     return {
         "row_f1": round(figures.row.f1, 4),
@@ -84,5 +93,5 @@ def clustered(
         "row_recall": round(figures.row.recall, 4),
         "pairwise_f1": round(figures.pairwise.f1, 4),
         "bcubed_f1": round(figures.bcubed.f1, 4),
-        "row_f1_standard_error": round(metrics.standard_error(counts.row_f1, actual), 4),
+        "row_f1_standard_error": round(metrics.standard_error(counts.row_f1, actual[scored_rows]), 4),
     }

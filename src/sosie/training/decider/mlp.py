@@ -50,6 +50,8 @@ def train_mlp(profile: Profile, pools: list[Pool] | None = None, vocabulary: Voc
     if pools is None or vocabulary is None:
         pools, vocabulary = read_pools(profile)
     torch.set_num_threads(profile.decider.threads or torch.get_num_threads())
+    # It looks at nothing around a pair.
+    pools = [pool.among(pool.taught) for pool in pools if pool.catalogue.bystanders is None]
     weights = [weight_of(pool, Shape(0, profile.seed, 0)) for pool in pools]
     labels = [pool.label for pool in pools]
     log_odds = _out_of_fold(pools, weights, profile)

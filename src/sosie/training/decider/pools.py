@@ -41,6 +41,8 @@ class Catalogue:
 
     The truth is either each listing's group (`truth`), or a label on some pairs (`pairs`), as the literature has it.
     `around` (left_id, right_id, first_score) are pairs of these listings that have no label and were scored before.
+    `bystanders` are ids of listings that only stand around the others: what two of them are to each other is not to be
+    learnt from, nor counted.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Catalogue:
     text: pl.DataFrame
     image: pl.DataFrame
     around: pl.DataFrame | None = None
+    bystanders: pl.Series | None = None
 
     @property
     def has_groups(self) -> bool:
@@ -82,13 +85,20 @@ class Catalogue:
         image = self.image.filter(~pl.col("listing_id").is_in(blind.implode()))
         return replace(self, name=f"{self.name}-gaps", listings=listings, image=image)
 
+    def among(self, others: "Catalogue") -> "Catalogue":
+        """The same in a larger one, as thresholds have to hold where a catalogue grows: `others` are bystanders."""
+        both = {name: pl.concat([getattr(self, name), getattr(others, name)], how="diagonal")
+                for name in ("listings", "truth", "text", "image")}  # fmt: skip
+        return replace(self, name=f"{self.name}-among", **both, bystanders=others.listings["listing_id"])
+
 
 @dataclass(frozen=True)
 class Pool:
     """Pairs of a catalogue, whether each is a duplicate (`label`), features, and a number for each side's product.
 
     `sides` int64 [pairs, 2] are row numbers of the listings; `products` int64 [listings] are equal where two listings
-    are known to be one product, so that folds can keep them together.
+    are known to be one product, so that folds can keep them together. `taught` are the pairs to learn from; the others
+    are there because they surround those, as they will where the decider is used.
     """
 
     catalogue: Catalogue
@@ -96,6 +106,7 @@ class Pool:
     label: Mask
     features: npt.NDArray[np.float32]
     products: Ints
+    taught: Mask
 
     @property
     def name(self) -> str:
@@ -119,7 +130,11 @@ class Pool:
     def among(self, kept: Mask) -> "Pool":
         """The same with some of the pairs only."""
         return replace(
-            self, pairs=self.pairs.filter(pl.Series(kept)), label=self.label[kept], features=self.features[kept]
+            self,
+            pairs=self.pairs.filter(pl.Series(kept)),
+            label=self.label[kept],
+            features=self.features[kept],
+            taught=self.taught[kept],
         )
 
     @property
@@ -132,17 +147,28 @@ class Pool:
 
 
 def pool_of(catalogue: Catalogue, rules: Blocking, vocabulary: Vocabulary) -> Pool:
-    """All candidates of a catalogue, or its labelled pairs."""
+    """All candidates of a catalogue. Where some pairs have a label those are taught, of the others all but those of two
+    bystanders."""
+    ids = catalogue.listings["listing_id"]
     if catalogue.has_groups:
         pairs = candidates(catalogue, rules, vocabulary)
         label = labelled(pairs, catalogue.truth)
         rows = catalogue.listings.select("listing_id").join(catalogue.truth, on="listing_id", maintain_order="left")
-        products = rows["group"].rank("dense").to_numpy().astype(np.int64)
+        # Numbered as they come, so that a catalogue has the same folds by itself and among others.
+        numbers = rows.select("group").unique(maintain_order=True).with_row_index("product")
+        products = rows.join(numbers, on="group", maintain_order="left")["product"].to_numpy().astype(np.int64)
+        apart = ids.clear() if catalogue.bystanders is None else catalogue.bystanders
+        taught = ~pairs.select(pl.all_horizontal(pl.col("left_id", "right_id").is_in(apart.implode()))).to_series()
     else:
-        pairs, label = catalogue.pairs.select("left_id", "right_id"), catalogue.pairs["label"].to_numpy()
-        products = _joined(catalogue.listings["listing_id"], catalogue.pairs.filter("label"))
+        known = catalogue.pairs.select("left_id", "right_id", "label").unique(
+            ["left_id", "right_id"], maintain_order=True
+        )
+        others = candidates(catalogue, rules, vocabulary) if catalogue.around is None else known
+        pairs = blocking.beside(known, others)
+        taught, label = pairs["label"].is_not_null(), pairs["label"].fill_null(False).to_numpy()
+        products = _joined(ids, known.filter("label"))
     values = pair_features(pairs, catalogue.listings, catalogue.text, catalogue.image, vocabulary)
-    return Pool(catalogue, pairs, label, values, products)
+    return Pool(catalogue, pairs.select("left_id", "right_id"), label, values, products, taught.to_numpy())
 
 
 def candidates(catalogue: Catalogue, rules: Blocking, vocabulary: Vocabulary) -> pl.DataFrame:

@@ -1,6 +1,7 @@
 """Stage `train_decider`: gradient boosting in two steps, calibrated, with the thresholds that come with the model.
 
-Pairs come from the same blocking that the hourly run uses, over catalogues that the encoders never saw. Whatever is
+Pairs come from the same blocking that the hourly run uses, over catalogues that the encoders never saw; some are learnt
+from once more in the midst of listings that the encoders did see, as in a catalogue several times as large. Whatever is
 fitted on scores (the second step, isotonic calibration after Zadrozny and Elkan 2002, thresholds) is fitted on scores
 of models that never saw the products in question, on pools that are scored whole.
 """
@@ -8,6 +9,8 @@ of models that never saw the products in question, on pools that are scored whol
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median_low
 from typing import Any, TypeVar
 
 import lightgbm
@@ -36,9 +39,10 @@ from sosie.settings import Blocking, Clusters
 from sosie.training.decider import boosting, measure
 from sosie.training.decider.boosting import Floats, Folds, Matrix, Shape, weight_of
 from sosie.training.decider.mlp import train_mlp
-from sosie.training.decider.pools import Mask, Pool, pool_of, read
+from sosie.training.decider.pools import Catalogue, Mask, Pool, pool_of, read
 from sosie.training.judged import pool as judged_pool
 from sosie.training.profile import Profile, stage
+from sosie.training.text.titles import Titles
 
 log = structlog.get_logger()
 
@@ -72,17 +76,27 @@ def main(profile: Profile) -> None:
 
 
 def read_pools(profile: Profile) -> tuple[list[Pool], Vocabulary]:
-    """Pools of every dataset of the decider's part, and of their copies with gaps; the vocabulary of their titles."""
-    text, image, cache = profile.models / "text", profile.models / "image", profile.work / "scratch" / "decider"
-    folders = sorted(path for path in profile.data("decider").iterdir() if path.is_dir())
-    catalogues = [read(folder, text, image, cache) for folder in folders]
-    vocabulary = Vocabulary.fit(pl.concat([each.listings["title"] for each in catalogues]))
+    """Pools of every dataset of the decider's part, of their copies with gaps, and of those that `decider.among` names
+    also in the midst of the encoders' part; the vocabulary of the titles of both parts."""
+
+    def catalogue(folder: Path) -> Catalogue:
+        return read(folder, profile.models / "text", profile.models / "image", profile.work / "scratch" / "decider")
+
+    catalogues = [catalogue(path) for path in sorted(profile.data("decider").iterdir()) if path.is_dir()]
+    among = [
+        each.among(catalogue(profile.data("encoder") / each.name))
+        for each in catalogues
+        if each.name in profile.decider.among
+    ]
     gapped = [
         each.with_gaps(profile.seed + place)
         for place, each in enumerate(catalogues)
         if each.has_pictures and each.has_groups
     ]
-    return [pool_of(each, Blocking(), vocabulary) for each in (*catalogues, *gapped)], vocabulary
+    # Of both parts, else a word that it does not know would tell a bystander.
+    titles = [each.listings["title"] for each in catalogues]
+    vocabulary = Vocabulary.fit(pl.concat([*titles, pl.Series(Titles.read(profile.data("encoder")).texts)]))
+    return [pool_of(each, Blocking(), vocabulary) for each in (*catalogues, *gapped, *among)], vocabulary
 
 
 def read_judged(profile: Profile, vocabulary: Vocabulary) -> list[Pool]:
@@ -138,13 +152,13 @@ def train(profile: Profile, pools: list[Pool], vocabulary: Vocabulary, name: str
         "catalogue": shape.catalogue,
         "match_at": match_at,
         "review_at": review_at,
-        "match_at_is": "the highest whose mean row F1 after clustering is within noise of the best, out of fold",
+        "match_at_is": "the middle of those whose mean row F1 after clustering is as good as the best, out of fold",
         "review_at_is": f"pairs between it and match_at are duplicates in at least {knobs.review_yield:.0%} of cases",
     }
     about = {
         "trained_on": {
-            pool.name: {"listings": pool.catalogue.listings.height, "pairs": pool.pairs.height,
-                        "duplicates": int(pool.label.sum()), "candidate_recall": round(pool.recall, 4)}
+            pool.name: {"listings": pool.catalogue.listings.height, "pairs": int(pool.taught.sum()),
+                        "duplicates": int((pool.label & pool.taught).sum()), "candidate_recall": round(pool.recall, 4)}
             for pool in pools
         },
         "knobs": {**knobs.model_dump(exclude={"threads"}), "seed": profile.seed},
@@ -211,8 +225,9 @@ def calibrate(raw: list[Floats], labels: list[Mask], weights: list[Floats]) -> C
     fitted = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(values, label, sample_weight=weight)
     heights, step = np.unique(fitted.predict(values), return_inverse=True)
     mass = np.bincount(step, weights=weight)
-    middle = np.bincount(step, weights=weight * values) / mass
+    middle = np.bincount(step, weights=weight * values) / np.where(mass > 0, mass, 1)
     enough = (np.bincount(step) >= 30) | (np.arange(len(heights)) % max(len(heights) - 1, 1) == 0)
+    enough &= mass > 0
     knots = np.concatenate([[0.0], middle[enough], [1.0]])
     return Calibration(knots, np.concatenate([[0.0], np.clip(heights[enough], 1e-4, 1 - 1e-4), [1.0]]))
 
@@ -228,10 +243,10 @@ def fit_review(score: list[Floats], labels: list[Mask], weights: list[Floats], l
 
 
 def fit_match(pools: list[Pool], score: list[Floats], review_at: float) -> tuple[float, dict[str, float]]:
-    """The highest match threshold whose mean row F1 after clustering, over all catalogues, is as good as the best.
+    """The match threshold of the best mean row F1 after clustering, over all catalogues, and the F1 at others.
 
-    The curve is flat below its best point, as clustering refuses thin evidence anyway. The higher end merges less in
-    error where a catalogue is larger than the pools, and leaves more to a person.
+    The curve is flat around its best point, as clustering refuses thin evidence anyway: what is within noise of it is
+    as good, and the middle of that is taken.
     """
     grid = [round(float(at), 2) for at in np.arange(max(0.2, review_at), 0.86, 0.05)]
     grouped = [(pool, own) for pool, own in zip(pools, score, strict=True) if pool.catalogue.has_groups]
@@ -241,7 +256,7 @@ def fit_match(pools: list[Pool], score: list[Floats], review_at: float) -> tuple
         for at in grid
     }  # fmt: skip
     good = [at for at, value in curve.items() if value >= max(curve.values()) - _NOISE]
-    return max(good), {str(at): round(value, 4) for at, value in curve.items()}
+    return median_low(good), {str(at): round(value, 4) for at, value in curve.items()}
 
 
 def link_curve(pools: list[Pool], score: list[Floats], match_at: float, review_at: float) -> dict[str, float]:
