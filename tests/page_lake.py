@@ -20,6 +20,8 @@ from sosie.settings import Settings, load
 from sosie.simulate import Marketplace, write
 
 HOURS = ("2026-01-05T00", "2026-01-05T01")
+REVIEW_AT = 0.05
+"""Lower than the decider's own, so that so small a marketplace has pairs to ask about."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,11 @@ class Market:
         command = [Path(sys.executable).with_name("sosie"), "run", "--hour", hour, "--landing", self.settings.landing]
         done = subprocess.run(
             command,
-            env={**environment, "SOSIE_HOME": str(self.settings.home)},
+            env={
+                **environment,
+                "SOSIE_HOME": str(self.settings.home),
+                "SOSIE_DECIDER__REVIEW_AT": str(REVIEW_AT),
+            },
             capture_output=True,
             text=True,
             timeout=400,
@@ -77,7 +83,7 @@ def _first_hour(folder: Path) -> None:
 
 
 def _market(folder: Path) -> Market:
-    settings = load(home=folder / "home", landing=folder / "market" / "landing")
+    settings = load(home=folder / "home", landing=folder / "market" / "landing", decider={"review_at": REVIEW_AT})
     truth = pl.read_parquet(folder / "market" / "truth.parquet")
     return Market(settings, dict(truth.select("listing_id", "product_id").iter_rows()))
 
