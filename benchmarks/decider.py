@@ -7,7 +7,8 @@ The dataset is anything that `sosie evaluate` reads: data/shopee, or where that 
 Candidates are those of the hourly run, the first of them. `trees` is all that a verdict takes: pair features, both
 steps, surroundings; `trees and reasons` also why, for six features a pair. The perceptron's weights are drawn at random
 where none are named, which costs the same. The peer is what any decider has to do at least: numpy's cosines of the same
-pairs' two vectors.
+pairs' two vectors. Reasons by themselves stand beside LightGBM's TreeSHAP of the first step's trees, in time and in
+what they name.
 """
 
 import os
@@ -20,6 +21,7 @@ from sosie.bench import Figure, Size, against, interleaved, script, within
 from sosie.decider.batch import vectors_of
 from sosie.decider.mlp import WEIGHTS, Floats, Ints, Perceptron, Sides
 from sosie.decider.model import Decider
+from sosie.decider.trees import Trees
 from sosie.evaluate import datasets
 from sosie.evaluate.matching import Clock
 from sosie.evaluate.sosie_matcher import decide_all
@@ -35,6 +37,8 @@ TRIES: dict[Size, int] = {"small": 1, "standard": 3, "large": 5}
 TREES_GOAL, PERCEPTRON_GOAL = 20_000, 500_000
 WIDTHS = ((2 * DIM + 2, 32), (36, 64), (64, 32), (32, 1))
 COSINES = "numpy, cosines alone"
+SHAP = "LightGBM's TreeSHAP"
+EXPLAINED = 2_000
 
 
 def measure(size: Size) -> list[Figure]:
@@ -79,12 +83,36 @@ def trees(path: Path, limit: int, tries: int) -> list[Figure]:
     })  # fmt: skip
     note = f"{pairs.height:,} candidate pairs of {listings.height:,} listings"
     rate = pairs.height / taken["trees"]
+    near = decider.first(pairs, listings, text, image).features
     return [
         within("trees", rate, "pairs/s", TREES_GOAL, at_most=False, note=note),
         *(
             against(name, pairs.height, "pairs", taken[name], COSINES, taken["plain"], note=note)
             for name in ("trees", "trees and reasons")
         ),
+        *reasons(decider.first_trees, near[:: max(1, len(near) // EXPLAINED)], tries),
+    ]
+
+
+def reasons(trees: Trees, values: Floats, tries: int) -> list[Figure]:
+    """Contributions of the decision path beside TreeSHAP's, of pairs that the first step doesn't rule out."""
+    told: dict[str, Floats] = {}
+
+    def shap() -> None:
+        told["shap"] = trees.booster.predict(values, pred_contrib=True, num_threads=trees.threads)[:, :-1]
+
+    def path() -> None:
+        told["path"] = trees.contributions(values)
+
+    taken = interleaved(tries, {"path": path, "shap": shap})
+    order = {name: np.argsort(-np.abs(each), axis=1) for name, each in told.items()}
+    named = (order["path"][:, :1] == order["shap"][:, :3]).any(axis=1).mean()
+    alike = np.corrcoef(told["path"].ravel(), told["shap"].ravel())[0, 1]
+    note = f"{len(values):,} pairs that are not ruled out at once"
+    return [
+        against("reasons alone", len(values), "pairs", taken["path"], SHAP, taken["shap"], note=note),
+        Figure("strongest reason is among its first three", float(named), "of pairs", SHAP, 1.0, note=note),
+        Figure("correlation of contributions", float(alike), "", SHAP, 1.0, note=note),
     ]
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import polars as pl
@@ -19,6 +19,7 @@ from sosie.decider import neighbourhood, parsed
 from sosie.decider.features import NAMES, pair_features
 from sosie.decider.neighbourhood import FLOOR
 from sosie.decider.text_features import Vocabulary
+from sosie.decider.trees import Trees
 from sosie.errors import ModelError, SettingsError
 
 KIND = "decider"
@@ -132,17 +133,13 @@ class Decider:
         return self.artifact.version
 
     @cached_property
-    def _trees(self) -> Any:
-        return self._booster(TREES)
+    def first_trees(self) -> Trees:
+        return Trees.load(self.artifact.file(TREES), self.threads)
 
     @cached_property
-    def _second_trees(self) -> Any:
-        return self._booster(SECOND_TREES)
-
-    def _booster(self, name: str) -> Any:
-        import lightgbm
-
-        return lightgbm.Booster(model_file=str(self.artifact.file(name)))
+    def second_trees(self) -> Trees:
+        """They add to the log-odds of the first ones."""
+        return Trees.load(self.artifact.file(SECOND_TREES), self.threads)
 
     def in_catalogue(self, listings: int) -> Self:
         """The same for a catalogue of so many listings.
@@ -182,7 +179,7 @@ class Decider:
         for start in range(0, pairs.height, _AT_ONCE):
             part = pairs.slice(start, _AT_ONCE)
             values = pair_features(part, listings, text_vectors, image_vectors, self.vocabulary)
-            raw = self._trees.predict(values, num_threads=self.threads, raw_score=True) + self.prior
+            raw = self.first_trees.log_odds(values) + self.prior
             score = self.first_calibration.apply(_sigmoid(raw))
             near = np.flatnonzero(score >= FLOOR)
             parts.append(First(score, near, values[near], raw[near]))
@@ -207,9 +204,9 @@ class Decider:
         where there is none. `around` (left_id, right_id, first_score) are other pairs of the same listings and of their
         partners, that were scored before.
         Returns a row a pair, in the order of `pairs`: left_id, right_id, score, first_score, verdict (match, review or
-        no_match), reasons, blocked_by, decider_version. Reasons are the `reasons` features with the largest TreeSHAP
-        contribution in log-odds (Lundberg et al., arXiv:1802.03888), both steps together, of matches and reviews only;
-        a missing value is null. Raises `UnknownListing`, `SettingsError`.
+        no_match), reasons, blocked_by, decider_version. Reasons are the `reasons` features that add or take most
+        log-odds (`trees.Trees.contributions`), both steps together, of matches and reviews only; a missing value is
+        null. Raises `UnknownListing`, `SettingsError`.
         """
         first = self.first(pairs, listings, text_vectors, image_vectors)
         return self.second(pairs, first, around=around, match_at=match_at, review_at=review_at, reasons=reasons)
@@ -229,8 +226,8 @@ class Decider:
         values = np.hstack([first.features, self._surroundings(pairs, first, around)])
         score = first.score.copy()
         if len(values):
-            second = self._second_trees.predict(values, num_threads=self.threads, raw_score=True)
-            score[first.rows] = self.calibration.apply(_sigmoid(first.log_odds + second))
+            log_odds = first.log_odds + self.second_trees.log_odds(values)
+            score[first.rows] = self.calibration.apply(_sigmoid(log_odds))
         verdict = verdicts(score, match, review)
         verdict[first.score < FLOOR] = "no_match"
         told = self._reasons(values, first.rows, pairs.height, verdict != "no_match", reasons)
@@ -282,18 +279,16 @@ class Decider:
         if not asked.any() or top < 1:
             return empty
         values, rows = values[asked], rows[asked]
-        # The last column is the expected value, not a feature's.
-        shap = self._second_trees.predict(values, pred_contrib=True, num_threads=self.threads)[:, :-1]
-        own = values[:, : len(NAMES)]
-        shap[:, : len(NAMES)] += self._trees.predict(own, pred_contrib=True, num_threads=self.threads)[:, :-1]
-        order = np.argsort(-np.abs(shap), axis=1, kind="stable")[:, :top]
+        added = self.second_trees.contributions(values)
+        added[:, : len(NAMES)] += self.first_trees.contributions(values[:, : len(NAMES)])
+        order = np.argsort(-np.abs(added), axis=1, kind="stable")[:, :top]
         told = (
             pl.DataFrame(
                 {
                     "row": np.repeat(rows, top),
                     "feature": np.array(INPUTS, dtype=object)[order].ravel(),
                     "value": np.take_along_axis(values, order, axis=1).ravel().astype(np.float64),
-                    "contribution": np.take_along_axis(shap, order, axis=1).ravel().astype(np.float64),
+                    "contribution": np.take_along_axis(added, order, axis=1).ravel().astype(np.float64),
                 },
                 schema={"row": pl.Int64, "feature": pl.String, "value": pl.Float64, "contribution": pl.Float64},
             )

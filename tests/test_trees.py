@@ -1,0 +1,59 @@
+"""Contributions of trees, against LightGBM's own log-odds and its TreeSHAP."""
+
+import lightgbm
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sosie.decider.trees import Trees
+
+FEATURES = 5
+
+
+def grown(values: np.ndarray, answer: np.ndarray, rounds: int, leaves: int) -> Trees:
+    parameters = {"objective": "binary", "num_leaves": leaves, "min_data_in_leaf": 5, "verbosity": -1, "num_threads": 1}
+    return Trees(lightgbm.train(parameters, lightgbm.Dataset(values, answer), rounds), threads=1)
+
+
+def pairs(seed: int, count: int) -> np.ndarray:
+    """Some values missing, as features of pairs are."""
+    random = np.random.default_rng(seed)
+    values = random.standard_normal((count, FEATURES), dtype=np.float32)
+    values[random.random(values.shape) < 0.2] = np.nan
+    return values
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**31), st.integers(1, 12), st.integers(2, 9), st.booleans())
+def test_contributions_and_the_start_are_the_log_odds(seed: int, rounds: int, leaves: int, learnable: bool) -> None:
+    values = pairs(seed, 200)
+    answer = np.nan_to_num(values[:, 0]) > 0 if learnable else np.arange(len(values)) % 2 == 0
+    trees = grown(values, answer.astype(np.float32), rounds, leaves)
+    asked = pairs(seed + 1, 50)
+    summed = trees.contributions(asked).sum(axis=1) + trees.paths.start
+    assert summed == pytest.approx(trees.log_odds(asked), abs=1e-9)
+
+
+def test_trees_that_ask_nothing_add_nothing() -> None:
+    values = np.zeros((40, FEATURES), np.float32)
+    trees = grown(values, (np.arange(40) % 2).astype(np.float32), rounds=3, leaves=4)
+    assert not trees.contributions(values[:2]).any()
+    assert trees.log_odds(values[:2]) == pytest.approx(trees.paths.start)
+
+
+def test_a_pair_has_the_same_contributions_in_any_company() -> None:
+    values = pairs(1, 300)
+    trees = grown(values, (np.nan_to_num(values[:, 1]) > 0.3).astype(np.float32), rounds=20, leaves=8)
+    alone = np.concatenate([trees.contributions(values[row : row + 1]) for row in range(40)])
+    assert (trees.contributions(values)[:40] == alone).all()
+
+
+def test_the_feature_that_decides_is_the_one_that_treeshap_names() -> None:
+    values = pairs(2, 2_000)
+    trees = grown(values, (np.nan_to_num(values[:, 3]) > 0).astype(np.float32), rounds=30, leaves=8)
+    asked = pairs(3, 200)
+    ours = np.abs(trees.contributions(asked))
+    shap = np.abs(trees.booster.predict(asked, pred_contrib=True)[:, :-1])
+    assert (ours.argmax(axis=1) == shap.argmax(axis=1)).mean() > 0.9
+    assert (ours.argmax(axis=1) == 3).mean() > 0.9
