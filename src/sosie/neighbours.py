@@ -54,7 +54,7 @@ def rounded(found: pl.DataFrame, floor: float) -> pl.DataFrame:
 def settle(held: pl.DataFrame, gained: pl.DataFrame, gone: pl.Series) -> pl.DataFrame:
     """Lists (query_id, listing_id, similarity) after some listings left them and others came; of any length."""
     stay = held.filter(~pl.col("listing_id").is_in(gone.implode()))
-    return pl.concat([gained, stay]).unique(["query_id", "listing_id"], keep="first")
+    return pl.concat([gained, stay.join(gained, on=["query_id", "listing_id"], how="anti")])
 
 
 def rows(lists: pl.DataFrame, placed: pl.DataFrame, source: str, k: int, spare: int) -> pl.DataFrame:

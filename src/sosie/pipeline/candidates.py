@@ -214,11 +214,18 @@ def _shifted(before: pl.DataFrame, after: pl.DataFrame, apart: pl.Series) -> pl.
 
     A list shifts by few places where one listing leaves it or comes to it, so these are far fewer than all its pairs.
     """
-    place = ["source", "query_id", "listing_id"]
-    was, now = (neighbours.unpacked(rows.lazy()).select(place).collect() for rows in (before, after))
-    moves = pl.concat([was.join(now, on=place, how="anti"), now.join(was, on=place, how="anti")])
-    known = pl.any_horizontal(pl.col("query_id", "listing_id").is_in(apart.implode()))
-    return moves.filter(~known).select(**_ORDERED).unique()
+    key, nobody = list(NEIGHBOURS.key), pl.lit([], pl.List(pl.String))
+    others = pl.col("near").list.eval(pl.element().struct.field("other"))
+    was, now = (
+        rows.filter(~pl.col("listing_id").is_in(apart.implode())).select(*key, others=others)
+        for rows in (before, after)
+    )
+    both = was.join(now, on=key, how="full", coalesce=True, suffix="_now")
+    came_or_went = (
+        pl.col("others").fill_null(nobody).list.set_symmetric_difference(pl.col("others_now").fill_null(nobody))
+    )
+    moves = both.select(query_id="listing_id", listing_id=came_or_went).explode("listing_id", empty_as_null=False)
+    return moves.filter(~pl.col("listing_id").is_in(apart.implode())).select(**_ORDERED).unique()
 
 
 @dataclass(frozen=True)
