@@ -55,18 +55,32 @@ def test_pairs_of_bystanders_are_there_and_weigh_nothing(pools: tuple[Pool, Pool
     np.testing.assert_array_equal(weight > 0, ~between)
 
 
-def test_both_pools_have_the_same_folds(pools: tuple[Pool, Pool]) -> None:
-    """Else a product that one pool holds out is learnt from in the other."""
-    alone, among = pools
-    folds = Folds.over(list(pools), 3, seed=7)
+def test_a_product_has_one_fold_in_every_pool(pools: tuple[Pool, Pool]) -> None:
+    """Else a product that one pool holds out is learnt from in another."""
+    own, others = catalogue("own", 20, 1), catalogue("other", 60, 2)
+    vocabulary = Vocabulary.fit(pl.concat([own.listings["title"], others.listings["title"]]))
+    every = [*pools, pool_of(others.among(own), Blocking(), vocabulary)]
+    folds = Folds.over(every, 3, seed=7)
     held = [
         pool.pairs.with_columns(left=pl.Series(sides[:, 0]), right=pl.Series(sides[:, 1]))
-        for pool, sides in zip((alone, among), folds.of, strict=True)
+        for pool, sides in zip(every, folds.of, strict=True)
     ]
-    both = held[0].join(held[1], on=["left_id", "right_id"])
-    assert both.height >= alone.label.sum()
-    assert both["left"].equals(both["left_right"], check_names=False)
-    assert both["right"].equals(both["right_right"], check_names=False)
+    assert set(held[1]["left"]) == {0, 1, 2}
+    for one, other in ((0, 1), (1, 2)):
+        both = held[one].join(held[other], on=["left_id", "right_id"])
+        assert both.height >= every[one].label.sum()
+        assert both["left"].equals(both["left_right"], check_names=False)
+        assert both["right"].equals(both["right_right"], check_names=False)
+
+
+def test_a_catalogue_without_pictures_has_nothing_that_is_read_from_one() -> None:
+    own = catalogue("own", 3, 1)
+    hashed = own.listings.with_columns(image_hash=pl.lit("ab"), image_phash=pl.lit("0f" * 8))
+    seen = replace(own, listings=hashed, image=own.text).without_pictures()
+    assert not seen.has_pictures
+    assert seen.listings["image_hash"].null_count() == seen.listings.height
+    given = replace(own, listings=hashed)  # a feed that has hashes and no pictures
+    assert given.without_pictures().listings["image_phash"].null_count() == 0
 
 
 def test_what_is_said_of_bystanders_moves_no_figure_but_their_merging_with_others_does(

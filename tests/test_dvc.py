@@ -21,7 +21,7 @@ from sosie.training import outputs, release
 
 PROFILES = ("small", "full")
 STAGES = (
-    "prepare", "pretrain_text", "train_text", "pretrain_image", "train_image", "fit_reduction", "export",
+    "prepare", "pretrain_text", "train_text", "cross_text", "pretrain_image", "train_image", "fit_reduction", "export",
     "judgements", "train_decider", "evaluate",
 )  # fmt: skip
 PLUMBING = {
@@ -75,10 +75,11 @@ def test_nobody_sees_what_he_must_not(graph: dict[str, Any], profile: str) -> No
     }
     assert readers["test"] == {"evaluate"}
     # The reduction of either kind is chosen, and the exported encoder measured, on groups that no encoder learned from.
-    assert readers["decider"] == {"fit_reduction", "export", "train_decider", "evaluate"}
-    # The decider meets listings that an encoder learned from as bystanders only (`tests/test_among.py`).
+    # One encoder learned from the decider's part, for the decider to learn from the encoders' part.
+    assert readers["decider"] == {"cross_text", "fit_reduction", "export", "train_decider", "evaluate"}
+    # The decider meets listings that the encoder of their vectors learned from as bystanders only (`test_among.py`).
     text, image = {"pretrain_text", "train_text"}, {"pretrain_image", "train_image"}
-    assert readers["encoder"] == {*text, *image, "fit_reduction", "export", "train_decider", "evaluate"}
+    assert readers["encoder"] == {*text, "cross_text", *image, "fit_reduction", "export", "train_decider", "evaluate"}
     judged = {
         part: {stage for stage in STAGES if f"{data}/judged/{part}" in paths(graph, f"{stage}@{profile}", "deps")}
         for part in ("learn", "held")

@@ -119,7 +119,9 @@ def _seeds(profile: Profile, tasks: list[Task], settings: Settings, out: Path) -
     pools = None
     for seed in range(profile.seed + 1, profile.seed + profile.evaluate_seeds):
         other = profile.model_copy(update={"seed": seed, "name": f"{profile.name}/evaluation/seeds/{seed}"})
-        made_from = {name: (profile.models / name / "model.json").read_text() for name in ("text", "image")}
+        cards = {name: profile.models / name / "model.json" for name in ("text", "image")}
+        cards["crossed"] = profile.crossed_text / "model.json"
+        made_from = {name: card.read_text() for name, card in cards.items() if card.exists()}
         made_from |= {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in learnt if file.is_file()}
         note = other.models / "made_from.json"
         if not note.exists() or json.loads(note.read_text()) != made_from:

@@ -51,7 +51,7 @@ class Metric(Section):
     """Metric learning. `loss` is "contrastive" (temperature) or "arcface" (scale, margin).
 
     `hard_share` of the groups come along with those that they are mistaken for.
-    `hidden` of a title's tokens are left out.
+    `hidden` of a title's tokens are left out. `bfloat16` is fast on processors that multiply in it, and no other.
     """
 
     loss: Literal["contrastive", "arcface"]
@@ -66,6 +66,16 @@ class Metric(Section):
     margin: float
     scale: float
     warmup: Share
+    bfloat16: bool = False
+
+
+class Crossed(Section):
+    """Stage `cross_text`: `datasets` whose encoders' part the decider learns from too, by the vectors of an encoder
+    that learned from the decider's part, and what is other in its metric learning."""
+
+    datasets: tuple[str, ...]
+    epochs: float
+    bfloat16: bool
 
 
 class CharacterBert(Section):
@@ -88,6 +98,7 @@ class Text(Section):
     pretrain: Pretrain
     metric: Metric
     character: CharacterBert
+    crossed: Crossed
 
 
 class Recipe(Section):
@@ -185,6 +196,11 @@ class Profile(Section):
     def judged(self, part: Literal["learn", "held"]) -> Path:
         """Judgements that the decider learns from, and those that only the evaluation reads."""
         return self.work / "data" / "judged" / part
+
+    @property
+    def crossed_text(self) -> Path:
+        """The model folder of stage `cross_text`."""
+        return self.work / "text" / "crossed" / "model"
 
     @property
     def models(self) -> Path:

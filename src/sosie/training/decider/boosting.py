@@ -8,6 +8,7 @@ import lightgbm
 import numpy as np
 import numpy.typing as npt
 import structlog
+from sklearn.utils import murmurhash3_32
 
 from sosie.errors import DatasetError
 from sosie.training.decider.pools import Mask, Pool
@@ -110,7 +111,7 @@ def fit(
 
 @dataclass(frozen=True)
 class Folds:
-    """Which fold each product belongs to, per pool; a catalogue and its copy with gaps have the same."""
+    """Which fold each product belongs to; in every pool that has it the same."""
 
     count: int
     of: list[npt.NDArray[np.int64]]
@@ -120,8 +121,8 @@ class Folds:
         """Fold numbers of both sides of each pair, [pairs, 2]."""
         folds = []
         for pool in pools:
-            drawn = np.random.default_rng(seed).integers(count, size=int(pool.products.max()) + 1)
-            folds.append(drawn[pool.products][pool.sides])
+            drawn = murmurhash3_32(pool.products.astype(np.uint32).view(np.int32), seed=seed, positive=True) % count
+            folds.append(drawn[pool.sides].astype(np.int64))
         return cls(count, folds)
 
     def held_out(self, fold: int) -> list[Mask]:

@@ -50,8 +50,9 @@ def train_mlp(profile: Profile, pools: list[Pool] | None = None, vocabulary: Voc
     if pools is None or vocabulary is None:
         pools, vocabulary = read_pools(profile)
     torch.set_num_threads(profile.decider.threads or torch.get_num_threads())
-    # It looks at nothing around a pair.
-    pools = [pool.among(pool.taught) for pool in pools if pool.catalogue.bystanders is None]
+    # It looks at nothing around a pair, and at the numbers of vectors.
+    own = [pool for pool in pools if pool.catalogue.bystanders is None and not pool.catalogue.crossed]
+    pools = [pool.among(pool.taught) for pool in own]
     weights = [weight_of(pool, Shape(0, profile.seed, 0)) for pool in pools]
     labels = [pool.label for pool in pools]
     log_odds = _out_of_fold(pools, weights, profile)

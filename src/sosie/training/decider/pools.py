@@ -1,10 +1,11 @@
 """What the decider learns from: candidate pairs of labelled catalogues, by the blocking that the hourly run uses.
 
-All of it comes from the decider's part of the data, whose listings the encoders never saw: there a cosine is worth what
-it will be worth in use.
+All of it comes from listings that the encoder of their titles never saw: there a cosine is worth what it will be worth
+in use. Those are the decider's part of the data, and the encoders' part by the vectors of stage `cross_text`.
 """
 
 import hashlib
+import zlib
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -42,7 +43,8 @@ class Catalogue:
     The truth is either each listing's group (`truth`), or a label on some pairs (`pairs`), as the literature has it.
     `around` (left_id, right_id, first_score) are pairs of these listings that have no label and were scored before.
     `bystanders` are ids of listings that only stand around the others: what two of them are to each other is not to be
-    learnt from, nor counted.
+    learnt from, nor counted. Where it is `crossed`, vectors are of another encoder than the served one: their cosines
+    mean the same, their numbers do not.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Catalogue:
     image: pl.DataFrame
     around: pl.DataFrame | None = None
     bystanders: pl.Series | None = None
+    crossed: bool = False
 
     @property
     def has_groups(self) -> bool:
@@ -85,6 +88,13 @@ class Catalogue:
         image = self.image.filter(~pl.col("listing_id").is_in(blind.implode()))
         return replace(self, name=f"{self.name}-gaps", listings=listings, image=image)
 
+    def without_pictures(self) -> "Catalogue":
+        """The same without the vectors of pictures and all else that is read from a picture here."""
+        if not self.image.height:
+            return self
+        nothing = [pl.lit(None, pl.String).alias(name) for name in ("image_hash", "image_phash")]
+        return replace(self, listings=self.listings.with_columns(nothing), image=self.image.clear())
+
     def among(self, others: "Catalogue") -> "Catalogue":
         """The same in a larger one, as thresholds have to hold where a catalogue grows: `others` are bystanders."""
         both = {name: pl.concat([getattr(self, name), getattr(others, name)], how="diagonal")
@@ -97,8 +107,8 @@ class Pool:
     """Pairs of a catalogue, whether each is a duplicate (`label`), features, and a number for each side's product.
 
     `sides` int64 [pairs, 2] are row numbers of the listings; `products` int64 [listings] are equal where two listings
-    are known to be one product, so that folds can keep them together. `taught` are the pairs to learn from; the others
-    are there because they surround those, as they will where the decider is used.
+    are known to be one product, in this pool or another, so that folds can keep them together. `taught` are the pairs
+    to learn from; the others are there because they surround those, as they will where the decider is used.
     """
 
     catalogue: Catalogue
@@ -154,9 +164,7 @@ def pool_of(catalogue: Catalogue, rules: Blocking, vocabulary: Vocabulary) -> Po
         pairs = candidates(catalogue, rules, vocabulary)
         label = labelled(pairs, catalogue.truth)
         rows = catalogue.listings.select("listing_id").join(catalogue.truth, on="listing_id", maintain_order="left")
-        # Numbered as they come, so that a catalogue has the same folds by itself and among others.
-        numbers = rows.select("group").unique(maintain_order=True).with_row_index("product")
-        products = rows.join(numbers, on="group", maintain_order="left")["product"].to_numpy().astype(np.int64)
+        products = np.array([zlib.crc32(group.encode()) for group in rows["group"].cast(pl.String)], dtype=np.int64)
         apart = ids.clear() if catalogue.bystanders is None else catalogue.bystanders
         taught = ~pairs.select(pl.all_horizontal(pl.col("left_id", "right_id").is_in(apart.implode()))).to_series()
     else:

@@ -1,9 +1,9 @@
 """Stage `train_decider`: gradient boosting in two steps, calibrated, with the thresholds that come with the model.
 
-Pairs come from the same blocking that the hourly run uses, over catalogues that the encoders never saw; some are learnt
-from once more in the midst of listings that the encoders did see, as in a catalogue several times as large. Whatever is
-fitted on scores (the second step, isotonic calibration after Zadrozny and Elkan 2002, thresholds) is fitted on scores
-of models that never saw the products in question, on pools that are scored whole.
+Pairs come from the same blocking that the hourly run uses, over listings that the encoder of their vectors never saw;
+some are learnt from once more in the midst of listings that it did see, as in a catalogue several times as large.
+Whatever is fitted on scores (the second step, isotonic calibration after Zadrozny and Elkan 2002, thresholds) is fitted
+on scores of models that never saw the products in question, on pools that are scored whole.
 """
 
 import shutil
@@ -76,11 +76,19 @@ def main(profile: Profile) -> None:
 
 
 def read_pools(profile: Profile) -> tuple[list[Pool], Vocabulary]:
-    """Pools of every dataset of the decider's part, of their copies with gaps, and of those that `decider.among` names
-    also in the midst of the encoders' part; the vocabulary of the titles of both parts."""
+    """Pools of every dataset of the decider's part, of their copies with gaps, of those that `decider.among` names also
+    in the midst of the encoders' part, and of the encoders' part of those that `text.crossed` names; the vocabulary of
+    the titles of both parts."""
 
-    def catalogue(folder: Path) -> Catalogue:
-        return read(folder, profile.models / "text", profile.models / "image", profile.work / "scratch" / "decider")
+    def catalogue(folder: Path, text: Path = profile.models / "text") -> Catalogue:
+        return read(folder, text, profile.models / "image", profile.work / "scratch" / "decider")
+
+    def crossed(name: str) -> Catalogue:
+        """The parts have changed places, but for pictures, whose encoder saw the encoders' part."""
+        own, others = (catalogue(profile.data(part) / name, profile.crossed_text) for part in ("encoder", "decider"))
+        own, others = own.without_pictures(), others.without_pictures()
+        own = own.among(others) if name in profile.decider.among else own
+        return replace(own, name=f"{name}-crossed", crossed=True)
 
     catalogues = [catalogue(path) for path in sorted(profile.data("decider").iterdir()) if path.is_dir()]
     among = [
@@ -88,6 +96,7 @@ def read_pools(profile: Profile) -> tuple[list[Pool], Vocabulary]:
         for each in catalogues
         if each.name in profile.decider.among
     ]
+    swapped = [crossed(name) for name in profile.text.crossed.datasets]
     gapped = [
         each.with_gaps(profile.seed + place)
         for place, each in enumerate(catalogues)
@@ -96,7 +105,7 @@ def read_pools(profile: Profile) -> tuple[list[Pool], Vocabulary]:
     # Of both parts, else a word that it does not know would tell a bystander.
     titles = [each.listings["title"] for each in catalogues]
     vocabulary = Vocabulary.fit(pl.concat([*titles, pl.Series(Titles.read(profile.data("encoder")).texts)]))
-    return [pool_of(each, Blocking(), vocabulary) for each in (*catalogues, *gapped, *among)], vocabulary
+    return [pool_of(each, Blocking(), vocabulary) for each in (*catalogues, *gapped, *among, *swapped)], vocabulary
 
 
 def read_judged(profile: Profile, vocabulary: Vocabulary) -> list[Pool]:

@@ -7,6 +7,7 @@ import numpy as np
 import structlog
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from sosie.training.checkpoints import Checkpoint
 from sosie.training.losses import ArcFace, supervised_contrastive
@@ -53,7 +54,7 @@ def learn(
             for group, peak in zip(optimiser.param_groups, peaks, strict=True):
                 group["lr"] = peak * warm_then_cosine(progress, knobs.warmup)
             rows = batches[place]
-            pooled, vector = encode(model, encoded, rows, knobs.hidden)
+            pooled, vector = _encoded(model, encoded, rows, knobs)
             loss = objective(pooled, vector, torch.from_numpy(titles.groups[rows]), progress)
             optimiser.zero_grad()
             loss.backward()
@@ -71,6 +72,15 @@ def learn(
                 )  # fmt: skip
                 losses = []
     return history
+
+
+def _encoded(model: TitleEncoder, encoded: Encoded, rows: np.ndarray, knobs: Metric) -> tuple[Tensor, Tensor]:
+    """(pooled, vector) of some rows in float32, of unit length also where the model works in half precision."""
+    if not knobs.bfloat16:
+        return encode(model, encoded, rows, knobs.hidden)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        pooled, vector = encode(model, encoded, rows, knobs.hidden)
+    return F.normalize(pooled.float(), dim=1), F.normalize(vector.float(), dim=1)
 
 
 class _Contrastive(nn.Module):  # type: ignore[misc]  # torch is not followed

@@ -47,7 +47,7 @@ def main(profile: Profile) -> None:
     new.save(str(out / TOKENIZER))
     log.info("vocabulary", tokens=len(parts), was=old.get_vocab_size(), **_lengths(old, new, titles.texts))
 
-    taught = _base_vectors(bert, tokenised(old, titles.texts, profile.text.max_tokens), out)
+    taught = base_vectors(bert, tokenised(old, titles.texts, profile.text.max_tokens), out)
     table = bert.get_input_embeddings().weight.detach().numpy()
     embedding = nn.Embedding.from_pretrained(torch.from_numpy(vocabulary.transferred(table, parts)), freeze=False)
     bert.set_input_embeddings(embedding)
@@ -71,7 +71,7 @@ def _lengths(old: Tokenizer, new: Tokenizer, texts: list[str]) -> dict[str, floa
     }
 
 
-def _base_vectors(bert: nn.Module, encoded: Encoded, out: Path) -> np.ndarray:
+def base_vectors(bert: nn.Module, encoded: Encoded, out: Path) -> np.ndarray:
     """The base's mean vectors [n, width] of unit length, kept in `out`."""
     file = out / SENTENCES
     if file.exists() and len(held := np.load(file)) == len(encoded):

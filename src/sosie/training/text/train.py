@@ -35,19 +35,22 @@ def main(profile: Profile) -> None:
     if profile.text.threads:
         torch.set_num_threads(profile.text.threads)
     titles = Titles.read(profile.data("encoder"))
-    train_bert(profile, titles)
+    sentences = np.load(profile.work / "text" / "pretrained" / SENTENCES)
+    train_bert(profile, "bert", titles, sentences)
     train_character_bert(profile, titles)
 
 
-def train_bert(profile: Profile, titles: Titles) -> None:
-    """Write work/text/bert: weights, and the history of their loss."""
-    out = profile.work / "text" / "bert"
+def train_bert(profile: Profile, name: str, titles: Titles, sentences: np.ndarray) -> None:
+    """Write work/text/<name>: weights, and the history of their loss.
+
+    `sentences` float32 [titles, width] of unit length are the base's mean vectors of the titles.
+    """
+    out = encoders.folder(profile, name)
     if (out / WEIGHTS).exists():
         return
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(profile.seed)
     model = encoders.fresh_bert(profile)
-    sentences = np.load(profile.work / "text" / "pretrained" / SENTENCES)
     start = _leading_components(sentences)
     with torch.no_grad():
         # The first vectors are the leading components of the mean over tokens, which the base was trained for.
