@@ -19,8 +19,10 @@ import numpy as np
 
 from sosie.bench import Figure, Size, against, interleaved, script, within
 from sosie.decider.batch import vectors_of
+from sosie.decider.features import pair_features
 from sosie.decider.mlp import WEIGHTS, Floats, Ints, Perceptron, Sides
-from sosie.decider.model import Decider
+from sosie.decider.model import Decider, First
+from sosie.decider.neighbourhood import FLOOR
 from sosie.decider.trees import Trees
 from sosie.evaluate import datasets
 from sosie.evaluate.matching import Clock
@@ -83,15 +85,25 @@ def trees(path: Path, limit: int, tries: int) -> list[Figure]:
     })  # fmt: skip
     note = f"{pairs.height:,} candidate pairs of {listings.height:,} listings"
     rate = pairs.height / taken["trees"]
-    near = decider.first(pairs, listings, text, image).features
+    first = decider.first(pairs, listings, text, image)
     return [
         within("trees", rate, "pairs/s", TREES_GOAL, at_most=False, note=note),
         *(
             against(name, pairs.height, "pairs", taken[name], COSINES, taken["plain"], note=note)
             for name in ("trees", "trees and reasons")
         ),
-        *reasons(decider.first_trees, near[:: max(1, len(near) // EXPLAINED)], tries),
+        cascade(decider, pair_features(pairs, listings, text, image, decider.vocabulary), first, note),
+        *reasons(decider.first_trees, first.features[:: max(1, len(first.features) // EXPLAINED)], tries),
     ]
+
+
+def cascade(decider: Decider, values: Floats, first: First, note: str) -> Figure:
+    """What it loses to ask the first step's further trees only of pairs that the first ones leave hope."""
+    every = decider.first_trees.log_odds(values) + decider.prior
+    whole = decider.first_calibration.apply(1 / (1 + np.exp(-every)))
+    near, lost = whole >= FLOOR, (whole >= FLOOR) & (first.score < FLOOR)
+    share = float(lost.sum() / max(near.sum(), 1))
+    return within("worth a second look, lost by the cascade", share, "of pairs", 0.001, at_most=True, note=note)
 
 
 def reasons(trees: Trees, values: Floats, tries: int) -> list[Figure]:

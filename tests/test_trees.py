@@ -35,6 +35,19 @@ def test_contributions_and_the_start_are_the_log_odds(seed: int, rounds: int, le
     assert summed == pytest.approx(trees.log_odds(asked), abs=1e-9)
 
 
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**31), st.integers(1, 40), st.floats(-3, 3))
+def test_every_tree_is_asked_of_a_pair_with_hope(seed: int, rounds: int, hopeless: float) -> None:
+    values = pairs(seed, 200)
+    trees = grown(values, (np.nan_to_num(values[:, 0]) > 0).astype(np.float32), rounds, leaves=4)
+    whole, found = trees.log_odds(values), trees.log_odds(values, hopeless)
+    same = np.isclose(whole, found, rtol=0, atol=1e-9)
+    assert (found[~same] <= hopeless).all()
+    alone = np.concatenate([trees.log_odds(values[row : row + 1], hopeless) for row in range(30)])
+    assert (found[:30] == alone).all()
+    assert len(trees.log_odds(values[:0], hopeless)) == 0
+
+
 def test_trees_that_ask_nothing_add_nothing() -> None:
     values = np.zeros((40, FEATURES), np.float32)
     trees = grown(values, (np.arange(40) % 2).astype(np.float32), rounds=3, leaves=4)

@@ -32,6 +32,9 @@ INPUTS = (*NAMES, *neighbourhood.NAMES)
 _AT_ONCE = 200_000
 """Pairs whose features are in memory together: about 50 MB."""
 
+_HOPELESS = -6.0
+"""Log-odds after the first trees that no pair worth a second look (`FLOOR`) comes back from (benchmarks/decider.py)."""
+
 REASON = pl.Struct({"feature": pl.String, "value": pl.Float64, "contribution": pl.Float64})
 _LEAST_PRIOR, _MOST_PRIOR = -3.0, 0.25
 """Bounds of what a catalogue's size may add: a small one is no reason to be much more lenient than in training."""
@@ -179,7 +182,7 @@ class Decider:
         for start in range(0, pairs.height, _AT_ONCE):
             part = pairs.slice(start, _AT_ONCE)
             values = pair_features(part, listings, text_vectors, image_vectors, self.vocabulary)
-            raw = self.first_trees.log_odds(values) + self.prior
+            raw = self.first_trees.log_odds(values, _HOPELESS - self.prior) + self.prior
             score = self.first_calibration.apply(_sigmoid(raw))
             near = np.flatnonzero(score >= FLOOR)
             parts.append(First(score, near, values[near], raw[near]))

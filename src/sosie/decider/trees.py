@@ -2,9 +2,9 @@
 
 Contributions are those of the decision path (Saabas 2014, "Interpreting random forests"): a step down a tree moves the
 log-odds from what the tree would say if it ended at the node to what it would at the child, and the move is the
-feature's that the node asks for. Like
-TreeSHAP's (Lundberg et al., arXiv:1802.03888) they add up to the log-odds, and mostly name the same reasons; as they
-look at the one path that a pair takes, not at all that it might, they cost a small part (benchmarks/decider.py).
+feature's that the node asks for. Like TreeSHAP's (Lundberg et al., arXiv:1802.03888) they add up to the log-odds, and
+mostly name the same reasons; as they look at the one path that a pair takes, not at all that it might, they cost a
+small part (both in benchmarks/decider.py).
 """
 
 from collections.abc import Iterator
@@ -42,9 +42,21 @@ class Trees:
 
         return cls(lightgbm.Booster(model_file=str(file)), threads)
 
-    def log_odds(self, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-        """`values` float32 [pairs, features], NaN where something is missing → float64 [pairs]."""
-        return np.asarray(self.booster.predict(values, num_threads=self.threads, raw_score=True))
+    def log_odds(self, values: npt.NDArray[np.float32], hopeless: float = -np.inf) -> npt.NDArray[np.float64]:
+        """`values` float32 [pairs, features], NaN where something is missing → float64 [pairs].
+
+        Pairs whose log-odds are not above `hopeless` after an eighth of the trees keep what those say (a cascade, Viola
+        and Jones 2001): most candidates are no duplicates, and few trees are enough to see it.
+        """
+        asked = {"num_threads": self.threads, "raw_score": True}
+        few = self.booster.num_trees() // 8
+        if not few or hopeless == -np.inf or not len(values):
+            return np.asarray(self.booster.predict(values, **asked))
+        found = np.asarray(self.booster.predict(values, num_iteration=few, **asked))
+        further = np.flatnonzero(found > hopeless)
+        if len(further):
+            found[further] += self.booster.predict(values[further], start_iteration=few, num_iteration=-1, **asked)
+        return found
 
     def contributions(self, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         """What each feature adds, float64 [pairs, features]; with `paths.start` a row's sum is its log-odds."""

@@ -28,8 +28,8 @@ class Shape:
     rounds: int
     seed: int
     threads: int
-    learning_rate: float = 0.08
-    leaves: int = 24
+    learning_rate: float = 0.06
+    leaves: int = 31
     min_leaf: int = 80
     l2: float = 5.0
     easy_share: float = 0.35
