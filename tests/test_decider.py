@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from sosie.decider import Calibration, Decider
-from sosie.decider.model import DECIDED, INPUTS
+from sosie.decider.model import DECIDED, HOPELESS, INPUTS, MOST_PRIOR
 from sosie.decider.neighbourhood import FLOOR
 from sosie.errors import ModelError, SettingsError, UnknownListing
 
@@ -144,6 +144,12 @@ def test_a_model_of_other_features_is_refused(tmp_path: Path) -> None:
     (folder / "model.json").write_text(json.dumps(card))
     with pytest.raises(ModelError, match="other pair features"):
         Decider.load(folder)
+
+
+def test_a_pair_that_few_trees_dismiss_gets_no_second_look(decider: Decider) -> None:
+    """Else the second step would add to log-odds that most of the first trees never spoke to."""
+    most = 1 / (1 + np.exp(-(HOPELESS + MOST_PRIOR)))
+    assert decider.first_calibration.apply(np.array([most]))[0] < FLOOR
 
 
 def test_the_shipped_model_is_small() -> None:

@@ -74,8 +74,8 @@ def test_nobody_sees_what_he_must_not(graph: dict[str, Any], profile: str) -> No
         for part in ("encoder", "decider", "test")
     }
     assert readers["test"] == {"evaluate"}
-    # The reduction of either kind is chosen, and the exported encoder measured, on groups that no encoder learned from.
-    # One encoder learned from the decider's part, for the decider to learn from the encoders' part.
+    # The reduction of either kind is chosen, and the served encoder measured, on groups that it did not learn from. The
+    # encoder of `cross_text` learns from them, for the decider to learn from the encoders' part.
     assert readers["decider"] == {"cross_text", "fit_reduction", "export", "train_decider", "evaluate"}
     # The decider meets listings that the encoder of their vectors learned from as bystanders only (`test_among.py`).
     text, image = {"pretrain_text", "train_text"}, {"pretrain_image", "train_image"}

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sosie import blocking, neighbours
-from sosie.pipeline.candidates import _Moved
+from sosie.pipeline.candidates import _Moved, _shifted
 from sosie.tables import NEIGHBOURS
 
 K, FLOOR, DEPTH = 3, 0.3, 50
@@ -73,3 +73,38 @@ def test_a_list_with_spares_is_not_searched_again() -> None:
         state = after(NEIGHBOURS.schema.to_frame(), {}, places, spare, [])
         after(state, places, rest, spare, asked)
         assert set(asked) == again
+
+
+tables = st.dictionaries(
+    st.tuples(st.sampled_from(["text", "image"]), st.sampled_from("abcde")),
+    st.lists(st.sampled_from("abcdefgh"), max_size=4, unique=True),
+    max_size=8,
+)
+
+
+def rows(lists: dict[tuple[str, str], list[str]]) -> pl.DataFrame:
+    return pl.DataFrame(
+        [
+            (one, source, "", 0.0, [{"other": other, "similarity": 0.5} for other in near], [])
+            for (source, one), near in lists.items()
+        ],
+        schema=pl.Schema(
+            {name: NEIGHBOURS.columns[name] for name in ("listing_id", "source", "content", "reach", "near", "spare")}
+        ),
+        orient="row",
+    )
+
+
+@settings(deadline=None)
+@given(tables, tables, st.lists(st.sampled_from("abcdefgh"), max_size=2))
+def test_pairs_shift_where_one_comes_to_a_list_or_goes_from_it(
+    before: dict[tuple[str, str], list[str]], after_: dict[tuple[str, str], list[str]], apart: list[str]
+) -> None:
+    was, now = (
+        {(source, one, other) for (source, one), near in lists.items() for other in near} for lists in (before, after_)
+    )
+    wanted = {tuple(sorted((one, other))) for _, one, other in was ^ now if not {one, other} & set(apart)}
+    found = _shifted(rows(before), rows(after_), pl.Series(apart, dtype=pl.String))
+    assert found.columns == ["left_id", "right_id"]
+    assert set(found.iter_rows()) == wanted
+    assert found.height == len(wanted)

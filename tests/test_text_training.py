@@ -214,6 +214,16 @@ def test_letters_come_to_mean_what_the_word_pieces_meant() -> None:
     assert torch.nn.functional.cosine_similarity(spelt, wanted, dim=1).min() > 0.9
 
 
+def test_half_precision_trains_too_and_gives_vectors_of_unit_length(tmp_path: Path) -> None:
+    made, model = titles(), small_model()
+    knobs = KNOBS.model_copy(update={"bfloat16": True})
+    history = learn(model, tokens(made.texts), made, start(made), knobs, 5, tmp_path)
+    assert history[-1]["loss"] < history[0]["loss"]
+    held = torch.load(tmp_path / "last.pt", weights_only=True)["vectors"]
+    assert held.dtype == torch.float32
+    torch.testing.assert_close(held.norm(dim=1), torch.ones(len(made)), atol=1e-5, rtol=0)
+
+
 def test_an_epoch_cut_short_is_told_of_too(tmp_path: Path) -> None:
     made = titles()
     history = learn(

@@ -32,11 +32,12 @@ INPUTS = (*NAMES, *neighbourhood.NAMES)
 _AT_ONCE = 200_000
 """Pairs whose features are in memory together: about 50 MB."""
 
-_HOPELESS = -6.0
-"""Log-odds after the first trees that no pair worth a second look (`FLOOR`) comes back from (benchmarks/decider.py)."""
+HOPELESS = -6.0
+"""Log-odds after the first trees, before any prior, from which no pair comes back to be worth a second look (`FLOOR`):
+two in 50,000 such pairs do in a small catalogue, none in a large one (benchmarks/decider.py)."""
 
 REASON = pl.Struct({"feature": pl.String, "value": pl.Float64, "contribution": pl.Float64})
-_LEAST_PRIOR, _MOST_PRIOR = -3.0, 0.25
+LEAST_PRIOR, MOST_PRIOR = -3.0, 0.25
 """Bounds of what a catalogue's size may add: a small one is no reason to be much more lenient than in training."""
 
 _COLUMNS: dict[str, pl.DataType | type[pl.DataType]] = {
@@ -153,7 +154,7 @@ class Decider:
         """
         size = 2 ** round(math.log2(max(listings, 1)))
         shift = math.log(self.artifact.usage["catalogue"] / size)
-        return replace(self, prior=min(max(shift, _LEAST_PRIOR), _MOST_PRIOR))
+        return replace(self, prior=min(max(shift, LEAST_PRIOR), MOST_PRIOR))
 
     def thresholds(self, match_at: float | None = None, review_at: float | None = None) -> tuple[float, float]:
         """(match_at, review_at): what is given, else what was fitted with the model. Raises `SettingsError`.
@@ -182,7 +183,7 @@ class Decider:
         for start in range(0, pairs.height, _AT_ONCE):
             part = pairs.slice(start, _AT_ONCE)
             values = pair_features(part, listings, text_vectors, image_vectors, self.vocabulary)
-            raw = self.first_trees.log_odds(values, _HOPELESS - self.prior) + self.prior
+            raw = self.first_trees.log_odds(values, HOPELESS) + self.prior
             score = self.first_calibration.apply(_sigmoid(raw))
             near = np.flatnonzero(score >= FLOOR)
             parts.append(First(score, near, values[near], raw[near]))

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-_AT_ONCE = 10_000
-"""Pairs whose leaves are in memory together: about 100 MB with 1,000 trees."""
+_AT_ONCE = 3_000
+"""Pairs whose leaves are in memory together: about 100 MB with 1,200 trees."""
 
 
 class Paths(NamedTuple):

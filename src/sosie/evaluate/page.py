@@ -28,8 +28,8 @@ Models: {models}.
   over candidate pairs, **found** the share of true pairs that are candidates at all.
 - *Pool* is the number of listings that a row can be matched to. A larger one is harder; figures of different pools say
   nothing about each other.
-- Thresholds: deciders keep the ones that came with the model, fitted out of fold on the decider's part of the data. All
-  others are fitted on the decider's part of the same dataset, for best mean row F1; nothing on what is scored.
+- Thresholds: deciders keep the ones that came with the model, fitted out of fold on the data that they learned from.
+  All others are fitted on the decider's part of the same dataset, for best mean row F1; nothing on what is scored.
 - Sosie and the perceptron run through the hourly job's own blocking, deciding and clustering.
 """
 
@@ -55,6 +55,8 @@ _LIMITS = """\
   picture models are therefore measured on simulated marketplaces only.
 - `fashion` and `generated` are simulated: products and pictures are new in the test part, sellers' noise is of the same
   making in all parts.
+- The rows of Shopee's whole pool that are not scored are those that encoders and decider learned from: what stands
+  around a scored row there is better known than it would be among strangers.
 - Labelled pairs are the candidates that their authors chose; the decider learned from their train and valid parts.
   Sosie sees each among all candidates of the dataset's listings, whose labels it does not know; but what it learned of
   a pair can tell of another with the same listing. In the row *labelled pairs of training taken away* no such pair is

@@ -115,14 +115,10 @@ def _seeds(profile: Profile, tasks: list[Task], settings: Settings, out: Path) -
     from sosie.training.decider import mlp, train
 
     results: Results = {task.name: {} for task in tasks}
-    learnt = (profile.judged("learn") / "about.json", profile.judged("learn") / "pairs.parquet")
+    made_from = _ingredients(profile)
     pools = None
     for seed in range(profile.seed + 1, profile.seed + profile.evaluate_seeds):
         other = profile.model_copy(update={"seed": seed, "name": f"{profile.name}/evaluation/seeds/{seed}"})
-        cards = {name: profile.models / name / "model.json" for name in ("text", "image")}
-        cards["crossed"] = profile.crossed_text / "model.json"
-        made_from = {name: card.read_text() for name, card in cards.items() if card.exists()}
-        made_from |= {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in learnt if file.is_file()}
         note = other.models / "made_from.json"
         if not note.exists() or json.loads(note.read_text()) != made_from:
             pools = pools or train.read_pools(profile)
@@ -134,6 +130,20 @@ def _seeds(profile: Profile, tasks: list[Task], settings: Settings, out: Path) -
             for task in tasks:
                 results[task.name][f"{method.name} {seed}"] = run(own, task, settings, out / "cache")
     return results
+
+
+def _ingredients(profile: Profile) -> dict[str, str]:
+    """What the deciders of a profile are made from, beside code and seed."""
+    encoders = [profile.models / "text", profile.models / "image", profile.crossed_text]
+    judged = [profile.judged("learn") / name for name in ("about.json", "pairs.parquet")]
+    files = [*(folder / "model.json" for folder in encoders), *judged]
+    found = {
+        str(path.relative_to(profile.work)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+        if path.is_file()
+    }
+    knobs = (profile.decider, profile.text.crossed, profile.judgements)
+    return {**found, "knobs": json.dumps([section.model_dump(mode="json") for section in knobs])}
 
 
 def calibration(outcomes: list[Outcome]) -> pl.DataFrame:

@@ -1,7 +1,7 @@
 """Stage `prepare`: cut every labelled dataset into three that share no group.
 
     data/encoder/<name>   what the encoders learn from
-    data/decider/<name>   what the decider learns from: listings that the encoders never saw
+    data/decider/<name>   what the decider learns from: listings that the served encoders never saw (see `cross_text`)
     data/test/<name>      what only `sosie evaluate` reads
 
 Each is a dataset of its own in a shape that `sosie evaluate` knows. Real listings are parted by the digest of their

@@ -155,7 +155,8 @@ class Image(Section):
 
 
 class Decider(Section):
-    """`among` names datasets whose decider part is learnt from once more in the midst of their encoders' part."""
+    """`among` names datasets whose decider part is learnt from once more in the midst of their encoders' part; one that
+    is crossed too stands among its decider's part there."""
 
     rounds: int
     graph_rounds: int

@@ -50,7 +50,7 @@ def train_mlp(profile: Profile, pools: list[Pool] | None = None, vocabulary: Voc
     if pools is None or vocabulary is None:
         pools, vocabulary = read_pools(profile)
     torch.set_num_threads(profile.decider.threads or torch.get_num_threads())
-    # It looks at nothing around a pair, and at the numbers of vectors.
+    # It looks at nothing around a pair, and reads the very numbers of vectors, which must be of the served encoder.
     own = [pool for pool in pools if pool.catalogue.bystanders is None and not pool.catalogue.crossed]
     pools = [pool.among(pool.taught) for pool in own]
     weights = [weight_of(pool, Shape(0, profile.seed, 0)) for pool in pools]

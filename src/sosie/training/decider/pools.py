@@ -44,7 +44,7 @@ class Catalogue:
     `around` (left_id, right_id, first_score) are pairs of these listings that have no label and were scored before.
     `bystanders` are ids of listings that only stand around the others: what two of them are to each other is not to be
     learnt from, nor counted. Where it is `crossed`, vectors are of another encoder than the served one: their cosines
-    mean the same, their numbers do not.
+    mean about the same, their numbers do not.
     """
 
     name: str

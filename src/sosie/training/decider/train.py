@@ -85,9 +85,9 @@ def read_pools(profile: Profile) -> tuple[list[Pool], Vocabulary]:
 
     def crossed(name: str) -> Catalogue:
         """The parts have changed places, but for pictures, whose encoder saw the encoders' part."""
-        own, others = (catalogue(profile.data(part) / name, profile.crossed_text) for part in ("encoder", "decider"))
-        own, others = own.without_pictures(), others.without_pictures()
-        own = own.among(others) if name in profile.decider.among else own
+        own = catalogue(profile.data("encoder") / name, profile.crossed_text).without_pictures()
+        if name in profile.decider.among:
+            own = own.among(catalogue(profile.data("decider") / name, profile.crossed_text).without_pictures())
         return replace(own, name=f"{name}-crossed", crossed=True)
 
     catalogues = [catalogue(path) for path in sorted(profile.data("decider").iterdir()) if path.is_dir()]

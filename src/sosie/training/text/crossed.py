@@ -1,9 +1,10 @@
 """Stage `cross_text`: a title encoder that learned from the decider's part, for vectors of the encoders' part.
 
-The decider has to learn from cosines as they are of listings that no encoder saw, so by itself it could not learn from
-the encoders' part, which is the larger one. The encoder of this stage learned as `bert` did, but from the decider's
-part alone: by its vectors the two parts change places (cross-fitting, Chernozhukov et al. 2018, arXiv:1608.00060), and
-the decider learns from both. It serves nothing else.
+The decider has to learn from cosines as they are of listings whose groups the encoder never learned, so with `bert`
+alone it could not learn from the encoders' part, which is the larger one. The encoder of this stage starts where `bert`
+did (with the vocabulary of the encoders' titles, which tells nothing of groups) and learned from the groups of the
+decider's part: by its vectors the two parts change places (cross-fitting, Chernozhukov et al. 2018, arXiv:1608.00060),
+and the decider learns from both. It serves nothing else.
 """
 
 import structlog

@@ -1,4 +1,4 @@
-"""The two trained title encoders, by name: how each is built, what tokens it takes, and vectors of many titles."""
+"""The trained title encoders, by name: how each is built, what tokens it takes, and vectors of many titles."""
 
 from collections.abc import Callable
 from pathlib import Path
