@@ -138,6 +138,7 @@ def trained(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Profi
         write(made.data(part) / "generated", Marketplace(listings=150, hours=1, seed=seed, with_pictures=False))
     for name in ("text", "image"):
         shutil.copytree(PROJECT / "models" / name, made.models / name)
+    shutil.copytree(PROJECT / "models" / "text", made.crossed_text)
     prepare.part(made, repository)
     stage.main(made)
     return made
@@ -224,6 +225,17 @@ def test_a_word_taken_back_and_one_that_contradicts_are_not_exported(tmp_path: P
     }  # fmt: skip
 
 
+def test_the_decider_learns_from_both_parts_and_the_perceptron_from_its_own(trained: Profile) -> None:
+    trees, perceptron = (
+        json.loads((trained.models / name / "model.json").read_text())["about"] for name in ("decider", "decider-mlp")
+    )
+    assert {"generated", "generated-among", "generated-crossed"} <= set(trees["trained_on"])
+    assert all(own["duplicates"] for own in trees["trained_on"].values())
+    assert {name.split(" ")[1] for name in perceptron["out_of_fold"]}.isdisjoint(
+        {"generated-among", "generated-crossed"}
+    )
+
+
 def test_the_parts_share_no_listing_and_carry_their_own(trained: Profile, answered: pl.DataFrame) -> None:
     learn, held = (Judged.read(trained.judged(part)) for part in ("learn", "held"))
     assert learn.pairs.height + held.pairs.height == answered.height
@@ -289,6 +301,7 @@ def test_no_judgement_no_second_decider(trained: Profile, tmp_path: Path) -> Non
         shutil.copytree(trained.data(part), bare.data(part))
     for name in ("text", "image"):
         shutil.copytree(trained.models / name, bare.models / name)
+    shutil.copytree(trained.crossed_text, bare.crossed_text)
     shutil.copytree(trained.work / "scratch", bare.work / "scratch", dirs_exist_ok=True)
     stage.main(bare)
     assert not any((bare.models / stage.UNJUDGED).iterdir())
