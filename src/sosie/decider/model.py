@@ -33,8 +33,8 @@ _AT_ONCE = 200_000
 """Pairs whose features are in memory together: about 50 MB."""
 
 HOPELESS = -6.0
-"""Log-odds after the first trees, before any prior, from which no pair comes back to be worth a second look (`FLOOR`):
-two in 50,000 such pairs do in a small catalogue, none in a large one (benchmarks/decider.py)."""
+"""Log-odds after the first trees, before any prior, from which hardly a pair comes back to be worth a second look
+(`FLOOR`): benchmarks/decider.py tells how many do. Before any prior, as what trees may still say does not follow it."""
 
 REASON = pl.Struct({"feature": pl.String, "value": pl.Float64, "contribution": pl.Float64})
 LEAST_PRIOR, MOST_PRIOR = -3.0, 0.25
