@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from sosie.decider.model import prior_of
 from sosie.decider.text_features import Vocabulary
 from sosie.settings import Blocking
 from sosie.tables import DIM
@@ -111,6 +112,15 @@ def test_labelled_pairs_stand_among_all_candidates_of_their_listings() -> None:
     assert pool.pairs.sort(sides).equals(every.pairs.sort(sides))
     assert pool.label.sum() == 15
     np.testing.assert_array_equal(weight_of(pool, KNOBS) > 0, pool.taught)
+
+
+def test_a_pool_is_as_large_as_the_catalogue_that_it_is_or_was_taken_from() -> None:
+    """The second step learns from first scores as an hour in that catalogue would give them."""
+    own = catalogue("own", 20, 1)
+    labelled = replace(own, truth=own.truth.clear())
+    assert own.prior(20) == prior_of(40, 20) < 0
+    assert labelled.prior(20) == 0, "pairs that were chosen tell nothing of a catalogue"
+    assert replace(labelled, taken_from=80).prior(20) == prior_of(80, 20) < prior_of(40, 20)
 
 
 def test_a_new_word_weighs_as_one_that_was_met_once() -> None:

@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sosie.decider import Calibration, Decider
-from sosie.decider.model import DECIDED, HOPELESS, INPUTS, MOST_PRIOR
+from sosie.decider.model import DECIDED, HOPELESS, INPUTS, LEAST_PRIOR, MOST_PRIOR, prior_of
 from sosie.decider.neighbourhood import FLOOR
 from sosie.errors import ModelError, SettingsError, UnknownListing
 
@@ -150,6 +152,16 @@ def test_a_pair_that_few_trees_dismiss_gets_no_second_look(decider: Decider) -> 
     """Else the second step would add to log-odds that most of the first trees never spoke to."""
     most = 1 / (1 + np.exp(-(HOPELESS + MOST_PRIOR)))
     assert decider.first_calibration.apply(np.array([most]))[0] < FLOOR
+
+
+@given(st.integers(1, 10**9), st.integers(1, 10**9))
+def test_odds_halve_where_a_catalogue_doubles(one: int, other: int) -> None:
+    small, large = sorted((one, other))
+    less, more = prior_of(large, 10_000), prior_of(small, 10_000)
+    assert LEAST_PRIOR <= less <= more <= MOST_PRIOR
+    if less > LEAST_PRIOR and more < MOST_PRIOR:
+        assert (more - less) / (np.log(2) / 2) == pytest.approx(round((more - less) / (np.log(2) / 2))), "by steps"
+        assert abs((more - less) - np.log(large / small)) <= np.log(2) / 2 + 1e-9
 
 
 def test_the_shipped_model_is_small() -> None:

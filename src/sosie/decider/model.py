@@ -37,8 +37,9 @@ HOPELESS = -6.0
 (`FLOOR`): benchmarks/decider.py tells how many do. Before any prior, as what trees may still say does not follow it."""
 
 REASON = pl.Struct({"feature": pl.String, "value": pl.Float64, "contribution": pl.Float64})
-LEAST_PRIOR, MOST_PRIOR = -3.0, 0.25
-"""Bounds of what a catalogue's size may add: a small one is no reason to be much more lenient than in training."""
+LEAST_PRIOR, MOST_PRIOR = -3.0, 1.0
+"""Bounds of what a catalogue's size may add: about those of the catalogues in training, and of one 20 times as large as
+what the first step is meant for."""
 
 _COLUMNS: dict[str, pl.DataType | type[pl.DataType]] = {
     "left_id": pl.String,
@@ -146,15 +147,8 @@ class Decider:
         return Trees.load(self.artifact.file(SECOND_TREES), self.threads)
 
     def in_catalogue(self, listings: int) -> Self:
-        """The same for a catalogue of so many listings.
-
-        In a catalogue twice as large a listing has twice as many look-alikes and no more duplicates, so the odds of
-        each candidate halve (prior shift, Saerens et al. 2002). Sizes count by powers of two, so that scores stay as
-        they are while a catalogue grows by a few listings an hour.
-        """
-        size = 2 ** round(math.log2(max(listings, 1)))
-        shift = math.log(self.artifact.usage["catalogue"] / size)
-        return replace(self, prior=min(max(shift, LEAST_PRIOR), MOST_PRIOR))
+        """The same for a catalogue of so many listings: see `prior_of`."""
+        return replace(self, prior=prior_of(listings, self.artifact.usage["catalogue"]))
 
     def thresholds(self, match_at: float | None = None, review_at: float | None = None) -> tuple[float, float]:
         """(match_at, review_at): what is given, else what was fitted with the model. Raises `SettingsError`.
@@ -305,6 +299,17 @@ class Decider:
             .join(told, on="row", how="left", maintain_order="left")["reasons"]
             .cast(pl.List(REASON))
         )
+
+
+def prior_of(listings: int, meant: int) -> float:
+    """What is added to log-odds that are meant for a catalogue of `meant` listings, in one of so many.
+
+    In a catalogue twice as large a listing has twice as many look-alikes and no more duplicates, so the odds of each
+    candidate halve (prior shift, Saerens et al. 2002). Sizes count by powers of the root of two, so that scores stay as
+    they are while a catalogue grows by a few listings an hour.
+    """
+    size = 2 ** (round(2 * math.log2(max(listings, 1))) / 2)
+    return min(max(math.log(meant / size), LEAST_PRIOR), MOST_PRIOR)
 
 
 def verdicts(score: np.ndarray, match_at: float, review_at: float) -> np.ndarray:

@@ -61,15 +61,16 @@ class Retrieval:
     vocabulary: Vocabulary
     _whole: dict[Modality, pl.DataFrame] = field(default_factory=dict)
 
-    def _vectors(self, modality: Modality, ids: pl.Series | None = None) -> pl.DataFrame:
-        """listing_id, vector of some live listings, or of all, which are read once."""
+    def vectors(self, modality: Modality, ids: pl.Series | None = None) -> pl.DataFrame:
+        """listing_id, vector of some live listings, or of all, which are read once: whoever asks later finds them."""
         live = self.catalogue.with_columns(is_deleted=pl.lit(False))
-        stamp = version(self.run.settings, modality)
+        stamp, whole = version(self.run.settings, modality), self._whole.get(modality)
         if ids is not None:
-            return current(self.run.lake, modality, stamp, live.filter(pl.col("listing_id").is_in(ids.implode())))
-        if modality not in self._whole:
-            self._whole[modality] = current(self.run.lake, modality, stamp, live)
-        return self._whole[modality]
+            asked = pl.col("listing_id").is_in(ids.implode())
+            return current(self.run.lake, modality, stamp, live.filter(asked)) if whole is None else whole.filter(asked)
+        if whole is None:
+            whole = self._whole[modality] = current(self.run.lake, modality, stamp, live)
+        return whole
 
     @cached_property
     def _terms(self) -> Sparse:
@@ -128,8 +129,8 @@ class Retrieval:
             live=self.catalogue.height,
         )
         if joined:
-            return blocking.join_frame(asking, self._vectors(modality), k, floor)
-        held = self._vectors(modality, asking)
+            return blocking.join_frame(asking, self.vectors(modality), k, floor)
+        held = self.vectors(modality, asking)
         with open_index(run.settings) as index:
             index.ensure(modality, version(run.settings, modality))
             found = index.search(modality, held["listing_id"].to_list(), matrix(held), k, min_similarity=floor)
@@ -137,7 +138,7 @@ class Retrieval:
 
     def _exactly(self, modality: Modality, found: pl.DataFrame) -> pl.DataFrame:
         """The same neighbours, with similarities as a join in process works them out."""
-        held = self._vectors(modality, pl.concat([found["query_id"], found["listing_id"]]).unique())
+        held = self.vectors(modality, pl.concat([found["query_id"], found["listing_id"]]).unique())
         row = held.select("listing_id", row=pl.int_range(pl.len(), dtype=pl.Int64))
         known = found.join(row, on="listing_id", maintain_order="left").join(
             row.rename({"listing_id": "query_id"}), on="query_id", suffix="_query", maintain_order="left"

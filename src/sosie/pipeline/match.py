@@ -9,7 +9,7 @@ from sosie.decider import Decider
 from sosie.decider.model import First
 from sosie.index import open_index
 from sosie.pipeline.candidates import Retrieval, propose
-from sosie.pipeline.embed import MODALITIES, assured, current, version
+from sosie.pipeline.embed import MODALITIES, assured, version
 from sosie.pipeline.ingest import changes
 from sosie.pipeline.run import Run, Tally, step
 from sosie.tables import LISTINGS, NEIGHBOURS, PAIRS, RECIPES, REGROUP
@@ -68,7 +68,8 @@ def match(run: Run, tally: Tally) -> None:
     recipe = _recipe(run, decider)
     anew = recipe not in run.lake.read(RECIPES, pl.col("name") == PAIRS.name)["recipe"]
     moved = changes(run)["listing_id"]
-    found = propose(run, Retrieval(run, catalogue, decider.vocabulary), moved, anew=anew)
+    retrieve = Retrieval(run, catalogue, decider.vocabulary)
+    found = propose(run, retrieve, moved, anew=anew)
     pairs = found.pairs
     # All held pairs but for their reasons, which are most of what the table weighs.
     held = run.lake.read(PAIRS, columns=[*_SIDES, "score", "first_score", "verdict", "blocked_by"])
@@ -77,7 +78,7 @@ def match(run: Run, tally: Tally) -> None:
 
     known = before.clear() if anew else before.join(_of_either(before, moved), on=_SIDES, how="anti")
     fresh = pairs.join(known, on=_SIDES, how="anti")
-    first = decider.first(fresh, *_known(run, fresh))
+    first = decider.first(fresh, *_known(run, retrieve, fresh))
     close = fresh[first.rows].with_columns(first_score=pl.Series(first.near.score))
     standing = pairs.join(fresh, on=_SIDES, how="anti")
     gone = before.join(pl.concat([close.select(pairs.columns), standing]), on=_SIDES, how="anti")
@@ -92,7 +93,7 @@ def match(run: Run, tally: Tally) -> None:
     again = pl.concat([close.select(pairs.columns), others])
     decided = decider.second(
         again,
-        First.joined([first.near, decider.first(others, *_known(run, others))]),
+        First.joined([first.near, decider.first(others, *_known(run, retrieve, others))]),
         around=_of_either(stay, _ends(again)).join(others, on=_SIDES, how="anti"),
         match_at=settings.decider.match_at,
         review_at=settings.decider.review_at,
@@ -167,10 +168,11 @@ def _ends(*pairs: pl.DataFrame) -> pl.Series:
     return pl.concat([each[side].alias("listing_id") for each in pairs for side in _SIDES]).unique()
 
 
-def _known(run: Run, pairs: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+def _known(run: Run, retrieve: Retrieval, pairs: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
     """Listings, their titles taken apart, title vectors and picture vectors of both ends of some pairs."""
-    listings = run.lake.lookup(LISTINGS, "listing_id", _ends(pairs))
-    text, image = (current(run.lake, modality, version(run.settings, modality), listings) for modality in MODALITIES)
+    ends = _ends(pairs)
+    listings = run.lake.lookup(LISTINGS, "listing_id", ends)
+    text, image = (retrieve.vectors(modality, ends) for modality in MODALITIES)
     parsed = spellings.kept(run.lake, listings, run.id).to_struct("parsed")
     return listings.with_columns(parsed), text, image
 

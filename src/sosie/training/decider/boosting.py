@@ -18,12 +18,15 @@ log = structlog.get_logger()
 Floats = npt.NDArray[np.float64]
 Matrix = npt.NDArray[np.float32]
 
+MEANT = 10_000
+"""Listings of the catalogue that the first step's probabilities are meant for."""
+
 
 @dataclass(frozen=True)
 class Shape:
-    """What of LightGBM is chosen here. `catalogue` is the size of catalogue that probabilities are meant for: in one
-    twice as large, each listing has twice as many look-alikes and no more duplicates. At an `evenness` of 0 a pool
-    counts by its duplicates, at 1 all pools count alike."""
+    """What of LightGBM is chosen here. `catalogue` is the size of catalogue that probabilities are meant for, None for
+    each pool's own: in one twice as large, each listing has twice as many look-alikes and no more duplicates. At an
+    `evenness` of 0 a pool counts by its duplicates, at 1 all pools count alike."""
 
     rounds: int
     seed: int
@@ -33,7 +36,7 @@ class Shape:
     min_leaf: int = 80
     l2: float = 5.0
     easy_share: float = 0.35
-    catalogue: int = 10_000
+    catalogue: int | None = MEANT
     most_scaling: float = 4.0
     evenness: float = 0.75
 
@@ -42,7 +45,7 @@ def weight_of(pool: Pool, shape: Shape) -> Floats:
     """Weight of each pair: non-duplicates as many as in a catalogue of the size meant, all pools of like importance;
     none for a pair that is not to be learnt from."""
     scaling = 1.0
-    if pool.catalogue.has_groups:
+    if pool.catalogue.has_groups and shape.catalogue:
         ratio = shape.catalogue / pool.catalogue.listings.height
         scaling = float(np.clip(ratio, 1 / shape.most_scaling, shape.most_scaling))
     weight = np.where(pool.label, 1.0, scaling) * pool.taught

@@ -18,7 +18,7 @@ from sosie.decider.mlp import CALIBRATION, FILES, KIND, VOCABULARY, WEIGHTS, Per
 from sosie.decider.text_features import Vocabulary
 from sosie.tables import DIM
 from sosie.training.decider import measure
-from sosie.training.decider.boosting import Floats, Folds, Shape, weight_of
+from sosie.training.decider.boosting import MEANT, Floats, Folds, Shape, weight_of
 from sosie.training.decider.pools import Ints, Mask, Pool
 from sosie.training.profile import Profile, stage
 
@@ -53,12 +53,15 @@ def train_mlp(profile: Profile, pools: list[Pool] | None = None, vocabulary: Voc
     # It looks at nothing around a pair, and reads the very numbers of vectors, which must be of the served encoder.
     own = [pool for pool in pools if pool.catalogue.bystanders is None and not pool.catalogue.crossed]
     pools = [pool.among(pool.taught) for pool in own]
-    weights = [weight_of(pool, Shape(0, profile.seed, 0)) for pool in pools]
+    weights, own_size = (
+        [weight_of(pool, Shape(0, profile.seed, 0, catalogue=size)) for pool in pools] for size in (MEANT, None)
+    )
     labels = [pool.label for pool in pools]
     log_odds = _out_of_fold(pools, weights, profile)
     calibration = calibrate(log_odds, labels, weights)
-    score = [calibration.apply(1 / (1 + np.exp(-odds))) for odds in log_odds]
-    review_at = fit_review(score, labels, weights, profile.decider.review_yield)
+    shifted = [odds + pool.catalogue.prior(MEANT) for pool, odds in zip(pools, log_odds, strict=True)]
+    score = [calibration.apply(1 / (1 + np.exp(-odds))) for odds in shifted]
+    review_at = fit_review(score, labels, own_size, profile.decider.review_yield)
     match_at, curve = fit_match(pools, score, review_at)
 
     out = profile.models / "decider-mlp"
@@ -67,7 +70,7 @@ def train_mlp(profile: Profile, pools: list[Pool] | None = None, vocabulary: Voc
     fit(pools, weights, everything, profile).save(out / WEIGHTS)
     vocabulary.save(out / VOCABULARY)
     calibration.save(out / CALIBRATION)
-    usage = {"catalogue": Shape(0, 0, 0).catalogue, "match_at": match_at, "review_at": review_at}
+    usage = {"catalogue": MEANT, "match_at": match_at, "review_at": review_at}
     about = {
         "paper": "Kulunk et al. 2025: a multilayer perceptron on text and image vectors of both sides",
         "layers": [2 * DIM + 2, _WIDTH, _WIDTH + 4, *_HIDDEN, 1],

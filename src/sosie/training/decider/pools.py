@@ -18,6 +18,7 @@ import structlog
 
 from sosie import blocking, lexical
 from sosie.decider.features import pair_features
+from sosie.decider.model import prior_of
 from sosie.decider.text_features import Vocabulary
 from sosie.evaluate import datasets
 from sosie.evaluate.dataset import Dataset
@@ -44,7 +45,8 @@ class Catalogue:
     `around` (left_id, right_id, first_score) are pairs of these listings that have no label and were scored before.
     `bystanders` are ids of listings that only stand around the others: what two of them are to each other is not to be
     learnt from, nor counted. Where it is `crossed`, vectors are of another encoder than the served one: their cosines
-    mean about the same, their numbers do not.
+    mean about the same, their numbers do not. `taken_from` is the size of the catalogue that labelled pairs were taken
+    from, where it is known.
     """
 
     name: str
@@ -56,10 +58,17 @@ class Catalogue:
     around: pl.DataFrame | None = None
     bystanders: pl.Series | None = None
     crossed: bool = False
+    taken_from: int | None = None
 
     @property
     def has_groups(self) -> bool:
         return not self.truth.is_empty()
+
+    def prior(self, meant: int) -> float:
+        """What its size adds to log-odds that are meant for a catalogue of `meant` listings, as an hour would add it.
+        Nothing where pairs were chosen for a set of labels, as many of each kind as its makers liked."""
+        size = self.listings.height if self.has_groups else self.taken_from
+        return prior_of(size, meant) if size else 0.0
 
     @property
     def has_pictures(self) -> bool:

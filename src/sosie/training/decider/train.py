@@ -37,7 +37,7 @@ from sosie.decider.neighbourhood import FLOOR, surroundings
 from sosie.decider.text_features import Vocabulary
 from sosie.settings import Blocking, Clusters
 from sosie.training.decider import boosting, measure
-from sosie.training.decider.boosting import Floats, Folds, Matrix, Shape, weight_of
+from sosie.training.decider.boosting import MEANT, Floats, Folds, Matrix, Shape, weight_of
 from sosie.training.decider.mlp import train_mlp
 from sosie.training.decider.pools import Catalogue, Mask, Pool, pool_of, read
 from sosie.training.judged import pool as judged_pool
@@ -120,13 +120,13 @@ def train(profile: Profile, pools: list[Pool], vocabulary: Vocabulary, name: str
     """Write work/models/<name>."""
     knobs = profile.decider
     shape = Shape(knobs.rounds, profile.seed, knobs.threads)
-    weights, labels = [weight_of(pool, shape) for pool in pools], [pool.label for pool in pools]
-    weights = [
-        own * profile.judgements.weight if pool.name == judged_pool.NAME else own
-        for pool, own in zip(pools, weights, strict=True)
-    ]
     hard = [pool.label | (pool.features[:, NAMES.index("ngram_tfidf")] > _EASY) for pool in pools]
+    weights = _weights(profile, pools, shape)
     first = step_of(pools, [pool.features for pool in pools], hard, weights, NAMES, _PUSHES, shape, knobs.folds)
+    # The second step sees first scores as an hour does: as they are in a catalogue of the pool's own size.
+    first = first.shifted([pool.catalogue.prior(MEANT) for pool in pools])
+    own_size = replace(shape, rounds=knobs.graph_rounds, learning_rate=_SECOND_RATE, catalogue=None)
+    weights = _weights(profile, pools, own_size)
 
     near = [score >= FLOOR for score in first.score]
     again = [pool.among(kept) for pool, kept in zip(pools, near, strict=True)]
@@ -137,13 +137,14 @@ def train(profile: Profile, pools: list[Pool], vocabulary: Vocabulary, name: str
         [own[kept] for own, kept in zip(weights, near, strict=True)],
         INPUTS,
         [*_PUSHES, *([0] * len(neighbourhood.NAMES))],
-        replace(shape, rounds=knobs.graph_rounds, learning_rate=_SECOND_RATE),
+        own_size,
         knobs.folds,
         starts=[odds[kept] for odds, kept in zip(first.log_odds, near, strict=True)],
     )
     score = [each.copy() for each in first.score]
     for whole, kept, better in zip(score, near, second.score, strict=True):
         whole[kept] = better
+    labels = [pool.label for pool in pools]
     fair = _unpicked(pools, score), _unpicked(pools, labels), _unpicked(pools, weights)
     review_at = fit_review(*fair, knobs.review_yield)
     match_at, curve = fit_match(pools, score, review_at)
@@ -158,7 +159,7 @@ def train(profile: Profile, pools: list[Pool], vocabulary: Vocabulary, name: str
     vocabulary.save(out / VOCABULARY)
     usage: dict[str, Any] = {
         "features": list(INPUTS),
-        "catalogue": shape.catalogue,
+        "catalogue": MEANT,
         "match_at": match_at,
         "review_at": review_at,
         "match_at_is": "the middle of those whose mean row F1 after clustering is as good as the best, out of fold",
@@ -192,6 +193,17 @@ class Step:
     calibration: Calibration
     log_odds: list[Floats]
     score: list[Floats]
+
+    def shifted(self, priors: Sequence[float]) -> "Step":
+        """The same with what a pool's catalogue adds to its log-odds."""
+        log_odds = [own + prior for own, prior in zip(self.log_odds, priors, strict=True)]
+        return replace(self, log_odds=log_odds, score=[self.calibration.apply(_sigmoid(own)) for own in log_odds])
+
+
+def _weights(profile: Profile, pools: list[Pool], shape: Shape) -> list[Floats]:
+    return [
+        weight_of(pool, shape) * (profile.judgements.weight if pool.name == judged_pool.NAME else 1.0) for pool in pools
+    ]
 
 
 def step_of(

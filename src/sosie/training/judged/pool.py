@@ -38,6 +38,7 @@ def catalogue_of(folder: Path, text_model: Path, image_model: Path, cache: Path)
         frame(listings["listing_id"], text_vectors(listings["title"], text_model, cache)),
         image.select("listing_id", "vector"),
         judged.around,
+        taken_from=judged.about["catalogue"],
     )
 
 
