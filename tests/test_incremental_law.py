@@ -50,10 +50,14 @@ CATALOGUE = 4
 """Listings in the decider's training catalogue, as its card tells."""
 
 COLOURS = ["red", "darkred", "blue", "green"]
+PHASHES = [None, "94974f937d4c2433", "94974f937d4c2432", "94974f937d4c24b2", "9497cf937d4c24b2", "af3f9460c2838f0f"]
+"""The second to the fifth are one to three bits apart."""
+
 BLOCKING = Blocking(
     text_neighbours=3,
     image_neighbours=2,
     lexical_neighbours=2,
+    phash_neighbours=1,
     exact_key_limit=3,
     candidates_per_listing=6,
     join_above_share=0.3,  # both ways of retrieval have their turn
@@ -68,6 +72,7 @@ class Row:
     title: str = TITLES[0]
     gtin: str | None = None
     picture: str | None = None
+    phash: str | None = None
     price: float = 10.0
     deleted: bool = False
     age: int = 0
@@ -89,6 +94,7 @@ rows = st.builds(
     title=st.sampled_from(TITLES),
     gtin=st.sampled_from(GTINS),
     picture=st.sampled_from([None, *COLOURS]),
+    phash=st.sampled_from(PHASHES),
     price=st.sampled_from([10.0, 11.0, 90.0]),
     deleted=st.sampled_from([False, False, False, True]),
     age=st.sampled_from([0, 0, 0, 0, 3]),
@@ -132,6 +138,7 @@ class Market:
             "title": row.title,
             "gtin": row.gtin,
             "image_uri": row.picture and f"pictures/{row.picture}.png",
+            "image_phash": row.phash,
             "price": row.price,
             "currency": "EUR",
             "is_deleted": row.deleted,
@@ -150,6 +157,7 @@ SENT = {
     "title": pl.String,
     "gtin": pl.String,
     "image_uri": pl.String,
+    "image_phash": pl.String,
     "price": pl.Float64,
     "currency": pl.String,
     "is_deleted": pl.Boolean,

@@ -10,7 +10,7 @@ import pytest
 from homes import up_to_clusters
 from PIL import Image
 
-from sosie import pipeline, replay, tables
+from sosie import phashes, pipeline, replay, tables
 from sosie.decider import mlp
 from sosie.errors import BatchRejected
 from sosie.index import open_index, server
@@ -144,6 +144,22 @@ def test_the_index_and_the_join_in_process_find_the_same_neighbours(runs: list[p
         shared = both.drop_nulls("similarity").drop_nulls("similarity_asked")
         assert shared.height > 100
         assert (shared["similarity"] - shared["similarity_asked"]).abs().max() < 1e-4
+
+
+def test_pictures_whose_hashes_differ_in_a_few_bits_propose_each_other(runs: list[pipeline.Run]) -> None:
+    run = runs[-1]
+    hashes = {row["listing_id"]: int(row["image_phash"], 16) for row in live(run).drop_nulls("image_phash").to_dicts()}
+    near = {
+        one: {other for other, their in hashes.items() if 0 < (code ^ their).bit_count() <= 7}
+        for one, code in hashes.items()
+    }
+    assert any(near.values())
+    lists = run.lake.read(tables.NEIGHBOURS, pl.col("source") == phashes.SOURCE).to_dicts()
+    held = {row["listing_id"]: {entry["other"] for entry in row["near"]} for row in lists}
+    room = run.settings.blocking.phash_neighbours
+    assert held.keys() == near.keys()
+    assert all(held[one] <= near[one] and len(held[one]) == min(len(near[one]), room) for one in near)
+    assert run.lake.read(tables.PAIRS)["blocked_by"].explode().eq(phashes.SOURCE).any()
 
 
 def test_the_report_shows_the_hour(runs: list[pipeline.Run]) -> None:

@@ -22,6 +22,7 @@ from collections.abc import Iterable
 
 import polars as pl
 
+from sosie import phashes
 from sosie.blocking import KEYS, NEIGHBOURS
 from sosie.tables import NEIGHBOURS as TABLE
 
@@ -31,7 +32,13 @@ DIGITS = 5
 EVERYBODY = -1.0
 """Reach of a list that leaves nobody out but those below the floor."""
 
-CONTENT = {"text": pl.col("text_hash"), "image": pl.col("image_hash"), "lexical": pl.col("title"), **KEYS}
+CONTENT = {
+    "text": pl.col("text_hash"),
+    "image": pl.col("image_hash"),
+    "lexical": pl.col("title"),
+    phashes.SOURCE: KEYS["phash"],
+    **KEYS,
+}
 """Source → what of a listing decides where it stands in it."""
 
 

@@ -70,9 +70,12 @@ class Blocking(Section):
     image_neighbours: int = 20
     # Joined in process over all live titles; 0 leaves it out, where a catalogue is too large for that.
     lexical_neighbours: int = 30
+    # Joined in process over all perceptual hashes; 0 leaves it out.
+    phash_neighbours: int = 10
     min_text_similarity: float = 0.35
     min_image_similarity: float = 0.60
     min_lexical_similarity: float = 0.20
+    min_phash_similarity: float = 0.89  # up to seven of 64 bits differ
     exact_key_limit: int = 50
     candidates_per_listing: int = 120
     # How many of a moved listing's nearest are asked whether it is now among *their* nearest.

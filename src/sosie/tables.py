@@ -127,7 +127,7 @@ PAIRS = Table(
         "first_score": pl.Float64,  # of the two listings by themselves; what other pairs see of this one
         "verdict": pl.String,  # match, review, no_match (near misses only)
         "reasons": pl.List(pl.Struct({"feature": pl.String, "value": pl.Float64, "contribution": pl.Float64})),
-        "blocked_by": pl.List(pl.String),  # text, image, gtin, image_hash, title, phash
+        "blocked_by": pl.List(pl.String),  # the sources below that proposed it
         "decider_version": pl.String,
         "embedding_version": pl.String,
         "run_id": pl.String,
@@ -141,7 +141,7 @@ NEIGHBOURS = Table(
     key=("listing_id", "source"),
     columns={
         "listing_id": pl.String,
-        "source": pl.String,  # a list (text, image, lexical) or an exact key (gtin, image_hash, phash, title)
+        "source": pl.String,  # a list (pipeline/candidates.py: limits) or an exact key (blocking.KEYS)
         "content": pl.String,  # what the listing said when it was last matched: a hash, a title, a key
         "reach": pl.Float32,  # whoever is more similar than this is on the list or among its spares; -1: everybody is
         "near": pl.List(pl.Struct({"other": pl.String, "similarity": pl.Float32})),  # nearest first

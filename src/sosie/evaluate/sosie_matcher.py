@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from sosie import blocking, clusters, lexical
+from sosie import blocking, clusters, lexical, phashes
 from sosie.decider import mlp, parsed
 from sosie.decider.model import Decider
 from sosie.evaluate import knn
@@ -159,5 +159,6 @@ def _candidates(
         k, floor = rules.image_neighbours, rules.min_image_similarity
         near["image"] = blocking.join_frame(ids, pictures.vectors, k, floor)
     near |= lexical.neighbours(ids, listings, decider.vocabulary, rules, threads=settings.embedding.threads)
+    near |= phashes.neighbours(ids, listings, rules)
     keys = blocking.exact_keys(ids, listings, rules.exact_key_limit)
     return blocking.candidates(near, keys, rules.candidates_per_listing)

@@ -7,7 +7,7 @@ from functools import cached_property
 
 import polars as pl
 
-from sosie import blocking, lexical, neighbours, spellings
+from sosie import blocking, lexical, neighbours, phashes, spellings
 from sosie.decider.text_features import Sparse, Vocabulary
 from sosie.index import open_index
 from sosie.pipeline.embed import Modality, current, version
@@ -31,6 +31,7 @@ def limits(rules: Blocking) -> Limits:
         "text": (rules.text_neighbours, rules.min_text_similarity),
         "image": (rules.image_neighbours, rules.min_image_similarity),
         "lexical": (rules.lexical_neighbours, rules.min_lexical_similarity),
+        phashes.SOURCE: (rules.phash_neighbours, rules.min_phash_similarity),
     }
     return {source: (k, floor) for source, (k, floor) in every.items() if k}
 
@@ -109,6 +110,8 @@ class Retrieval:
             threads = self.run.settings.embedding.threads
             ids = self.catalogue["listing_id"]
             found = lexical.join(asking, ids, self._spelt, k, lower, threads=threads, terms=self._terms)
+        elif source == phashes.SOURCE:
+            found = phashes.join(asking, self.catalogue, k, lower)
         else:
             found = self._by_vector("text" if source == "text" else "image", asking, k, lower)
         return neighbours.rounded(found, floor)

@@ -17,6 +17,7 @@ FOUND_BY = {
     "image_hash": "same picture file",
     "title": "same title",
     "phash": "same perceptual hash",
+    "near_phash": "similar perceptual hash",
 }
 
 VERDICTS = {"match": "Match", "review": "Needs a person"}

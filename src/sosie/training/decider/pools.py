@@ -16,7 +16,7 @@ import numpy.typing as npt
 import polars as pl
 import structlog
 
-from sosie import blocking, lexical
+from sosie import blocking, lexical, phashes
 from sosie.decider.features import pair_features
 from sosie.decider.model import prior_of
 from sosie.decider.text_features import Vocabulary
@@ -196,6 +196,7 @@ def candidates(catalogue: Catalogue, rules: Blocking, vocabulary: Vocabulary) ->
         k, floor = rules.image_neighbours, rules.min_image_similarity
         near["image"] = blocking.join_frame(ids, catalogue.image, k, floor)
     near |= lexical.neighbours(ids, catalogue.listings, vocabulary, rules)
+    near |= phashes.neighbours(ids, catalogue.listings, rules)
     keys = blocking.exact_keys(ids, catalogue.listings, rules.exact_key_limit)
     found = blocking.candidates(near, keys, rules.candidates_per_listing)
     log.info("candidates", catalogue=catalogue.name, listings=catalogue.listings.height, **found.counts)
