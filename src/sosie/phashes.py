@@ -16,7 +16,8 @@ from sosie.settings import Blocking
 SOURCE = "near_phash"
 
 _BITS, _PARTS = 64, 4
-_ASKED_AT_ONCE = 100_000
+_ASKED_AT_ONCE = 512
+"""Hashes whose near ones are in memory together. Plain pictures have thousands of those, of which few are kept."""
 
 
 def neighbours(asking: pl.Series, listings: pl.DataFrame, rules: Blocking) -> dict[str, pl.DataFrame]:
@@ -60,13 +61,13 @@ def join(asking: pl.Series, listings: pl.DataFrame, k: int, min_similarity: floa
                     "similarity": (1 - bits[other] / _BITS).astype(np.float32),
                 }
             )
-            found.append(
-                hits.hstack(members[hits["row"].to_numpy()].select("listing_id"))
-                .explode("listing_id")
-                .join(asked.rename({"listing_id": "query_id"}), on="code")
-                .select(NEIGHBOURS.names())
-            )
-    return nearest(pl.concat([NEIGHBOURS.to_frame(), *found]), k)
+            # The nearest k hashes, and those as near as the last: all have a listing, so no other is needed.
+            place = pl.col("similarity").rank("min", descending=True).over("code")
+            hits = hits.filter(place <= k)
+            near = hits.hstack(members[hits["row"].to_numpy()].select("listing_id")).explode("listing_id")
+            near = near.join(asked.rename({"listing_id": "query_id"}), on="code").select(NEIGHBOURS.names())
+            found.append(nearest(near, k))
+    return pl.concat([NEIGHBOURS.to_frame(), *found]).sort("query_id", maintain_order=True)
 
 
 def _bytes(codes: pl.Series) -> np.ndarray:
