@@ -15,12 +15,13 @@ from rich.console import Console
 
 from sosie.decider import mlp
 from sosie.errors import DatasetError
-from sosie.evaluate import MATCHERS, Evaluation, evaluate, knn, load, page, render, split_of, tfidf
+from sosie.evaluate import MATCHERS, Evaluation, blending, evaluate, knn, load, page, render, split_of, tfidf
 from sosie.evaluate.er import parse
 from sosie.evaluate.matching import Clock
 from sosie.evaluate.methods import METHODS, Method, Part, Task, applies, run, run_pairs, without
 from sosie.evaluate.sosie_matcher import decide_all, score_pairs
 from sosie.evaluate.vectors import text_vectors
+from sosie.settings import load as load_settings
 from sosie.settings import settings
 from sosie.tables import FEED
 from sosie.training.evaluate import as_metrics, by_threshold, calibration, together
@@ -327,6 +328,18 @@ def parted(folder: Path) -> Task:
 
 def method(name: str) -> Method:
     return next(one for one in METHODS if one.name == name)
+
+
+def test_titles_are_blended_by_what_fits_the_other_part(tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    models.mkdir()
+    (models / "text-bert").symlink_to(PROJECT / "models" / "text")
+    task, given = parted(tmp_path), load_settings(models=models)
+    found = run(method("bert_blended"), task, given)
+    assert found.thresholds["power"] in blending.POWERS
+    assert found.figures["rows"] == 90
+    assert found.figures["row_f1"] > 0.4
+    assert evaluate(tmp_path / "test", "knn_threshold").variants["text_blended"]["all"]["rows"] == 90
 
 
 def test_a_method_takes_its_threshold_from_the_other_part(tmp_path: Path) -> None:

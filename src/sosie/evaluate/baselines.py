@@ -1,9 +1,11 @@
 """Matchers to be measured against: TF-IDF, and plain thresholds on the embeddings' cosines."""
 
+from functools import partial
+
 import numpy as np
 import polars as pl
 
-from sosie.evaluate import knn, metrics, tfidf
+from sosie.evaluate import blending, knn, metrics, tfidf
 from sosie.evaluate.matching import Clock, Labelled, Matching
 from sosie.evaluate.vectors import image_vectors, text_vectors, with_hashes
 from sosie.settings import Settings
@@ -36,7 +38,8 @@ def match_tfidf(labelled: Labelled, clock: Clock, analyzer: tfidf.Analyzer) -> M
 def match_knn(labelled: Labelled, clock: Clock, settings: Settings) -> Matching:
     """The second paper's: neighbours above a threshold on each modality's cosine, unioned, and equal perceptual hashes.
 
-    The encoders are those that `embedding.text` and `embedding.image` name; no decider, no clusters.
+    The encoders are those that `embedding.text` and `embedding.image` name; no decider, no clusters. Beside it each
+    modality alone, and titles blended with their nearest.
     """
     groups, train, rules = labelled.groups, labelled.train, settings.blocking
     with clock("embed text"):
@@ -52,20 +55,27 @@ def match_knn(labelled: Labelled, clock: Clock, settings: Settings) -> Matching:
     with clock("fit"):
         thresholds = knn.fit_union(links, groups, rows=train, free=equal)
         alone = {name: knn.fit_threshold(each, groups, rows=train) for name, each in links.items()}
+        fits = {f"{name}_alone": at for name, at in alone.items()}
+        variants = {f"{name}_alone": each.above(alone[name]) for name, each in links.items()}
+    with clock("blend"):
+        blend = partial(links_of, listings, text, rules.text_neighbours)
+        power, fits["text_blended"] = blending.fit(lambda power: blend(power=power), groups, rows=train)
+        variants["text_blended"] = blend(power=power).above(fits["text_blended"])
     return Matching(
         pairs=knn.above(links, thresholds, equal),
         candidates=knn.union(*(each.pairs for each in links.values()), equal),
-        thresholds={**thresholds, **{f"{name}_alone": at for name, at in alone.items()}, "fitted_on": FITTED},
-        variants={f"{name}_alone": each.above(alone[name]) for name, each in links.items()},
+        thresholds={**thresholds, **fits, "blend_power": power, "fitted_on": FITTED},
+        variants=variants,
         about={**about, **(pictures.about if pictures else {})},
     )
 
 
-def links_of(listings: pl.DataFrame, vectors: pl.DataFrame, k: int) -> knn.Links:
-    """Nearest among the listings that have a vector, by row number of `listings`."""
+def links_of(listings: pl.DataFrame, vectors: pl.DataFrame, k: int, *, power: int | None = None) -> knn.Links:
+    """Nearest among the listings that have a vector, by row number of `listings`; blended first by a `power`."""
     numbered = listings.select("listing_id", row=pl.int_range(pl.len(), dtype=pl.Int64))
     rows = vectors.select("listing_id").join(numbered, on="listing_id", maintain_order="left")["row"].to_numpy()
-    found = knn.nearest(matrix(vectors), k)
+    held = matrix(vectors)
+    found = knn.nearest(held if power is None else blending.blended(held, power), k)
     ends = rows[found.pairs]
     return knn.Links.of(ends[:, 0], ends[:, 1], found.scores)
 

@@ -3,7 +3,7 @@
 A method is run over a task: its thresholds come from one part of the data, its figures from listings of another.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from sosie.evaluate import baselines, knn, metrics, tfidf
+from sosie.evaluate import baselines, blending, knn, metrics, tfidf
 from sosie.evaluate.dataset import Dataset
 from sosie.evaluate.evaluation import best_f1
 from sosie.evaluate.matching import Clock
@@ -27,13 +27,15 @@ Figures = dict[str, float | None]
 @dataclass(frozen=True)
 class Method:
     """`text` and `image` name encoders, `decider` a decider, folders below the models; without a decider the links of
-    each kind are matched above a threshold and unioned. `without` leaves that modality out of every listing, or out of
-    a labelled pair's surroundings the `pairs` whose label a decider may have learned from."""
+    each kind are matched above a threshold and unioned; title vectors are `blended` with their nearest first. `without`
+    leaves that modality out of every listing, or out of a labelled pair's surroundings the `pairs` whose label a
+    decider may have learned from."""
 
     name: str
     label: str
     analyzer: tfidf.Analyzer | None = None
     text: str | None = None
+    blended: bool = False
     image: str | None = None
     phash: bool = False
     decider: str | None = None
@@ -45,6 +47,7 @@ METHODS = (
     Method("tfidf_char", "TF-IDF, characters", analyzer="char"),
     Method("tfidf_phash", "TF-IDF, words ∪ equal picture hash", analyzer="word", phash=True),
     Method("bert", "BERT, kNN", text="text-bert"),
+    Method("bert_blended", "BERT, blended with the nearest, kNN", text="text-bert", blended=True),
     Method("character_bert", "CharacterBERT, kNN", text="text-character_bert"),
     Method("mae", "masked auto-encoder, kNN", image="image-mae"),
     Method("efficientnet_b3", "EfficientNet-B3, kNN", image="image-efficientnet_b3"),
@@ -104,7 +107,9 @@ def applies(method: Method, dataset: Dataset) -> bool:
     """Whether a dataset has what a method looks at, and a method what a dataset asks for."""
     pictures = dataset.listings["image_uri"].count() > 0
     if not dataset.has_groups:
-        return bool(method.decider or not method.image) and not method.phash and method.without in (None, "pairs")
+        if method.phash or method.blended:
+            return False
+        return bool(method.decider or not method.image) and method.without in (None, "pairs")
     if method.without == "pairs":
         return False
     if method.without or (method.image and not method.text):
@@ -119,6 +124,8 @@ def run(method: Method, task: Task, settings: Settings, cache: Path | None = Non
     settings = with_models(method, settings)
     if method.decider:
         return _decided(method, task, settings, cache)
+    if method.blended:
+        return _blended(task, settings, cache)
     links, equal = _links(method, task.test.dataset, settings, cache)
     same = task.fit.dataset is task.test.dataset
     seen, free = (links, equal) if same else _links(method, task.fit.dataset, settings, cache)
@@ -207,6 +214,19 @@ def _decided(method: Method, task: Task, settings: Settings, cache: Path | None)
         label,
         decided,
     )
+
+
+def _blended(task: Task, settings: Settings, cache: Path | None) -> Outcome:
+    """Titles alone, each blended with its nearest, by as much as helps where the threshold is fitted too."""
+    k = settings.blocking.text_neighbours
+
+    def links_of(part: Part) -> Callable[[int], knn.Links]:
+        vectors, _ = text_vectors(part.dataset.listings, settings, cache)
+        return lambda power: baselines.links_of(part.dataset.listings, vectors, k, power=power)
+
+    power, threshold = blending.fit(links_of(task.fit), task.fit.groups, rows=task.fit.rows)
+    links = links_of(task.test)(power)
+    return Outcome(figures(links.above(threshold), links.pairs, task.test), {"text": threshold, "power": power})
 
 
 def _links(
