@@ -8,12 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
-from sosie.vectors import Vectors, matrix
+from sosie import screening
+from sosie.vectors import matrix
 
-Places = npt.NDArray[np.int64]
 NEIGHBOURS = pl.Schema({"query_id": pl.String, "listing_id": pl.String, "similarity": pl.Float32})
 _PAIR: dict[str, pl.DataType | type[pl.DataType]] = {
     "left_id": pl.String,
@@ -33,10 +32,6 @@ KEYS: Mapping[str, pl.Expr] = {
 """Source name → the key that two listings must share. An empty or null key is none."""
 
 _COLUMN = {"gtin": "gtin", "image_hash": "image_hash", "phash": "image_phash", "title": "title"}
-_QUERIES_AT_ONCE = 4_096
-_PAIRS_AT_ONCE = 20_000
-_NOISE = 1e-5
-"""More than single precision loses in a matrix product of unit vectors."""
 
 
 @dataclass(frozen=True)
@@ -80,48 +75,25 @@ def join(
     """The `k` nearest `ids` of each query by exact inner product, none below `min_similarity`, no listing its own.
 
     Vectors are float32 `[n, width]` of unit length, so that the inner product is the cosine. Memory is bounded: the
-    vectors themselves plus one block of queries. Returns query_id, listing_id, similarity, nearest first.
+    vectors themselves plus blocks of queries. Returns query_id, listing_id, similarity, in order of queries' ids,
+    nearest first.
     """
-    if not (len(query_ids) and len(ids) and k):
-        return pl.DataFrame(schema=NEIGHBOURS)
-    import faiss
-
-    # Held in the order of their ids, so that equal similarities are cut alike in whatever order rows arrive.
-    order = ids.arg_sort().to_numpy()
-    held = ids.gather(order)
-    index = faiss.IndexFlatIP(vectors.shape[1])
-    index.add(np.ascontiguousarray(vectors[order], dtype=np.float32))
-    # One more than asked for, as the listing finds itself.
-    wanted = min(k + 1, len(ids))
-    blocks = []
-    for start in range(0, len(query_ids), _QUERIES_AT_ONCE):
-        block = np.ascontiguousarray(query_vectors[start : start + _QUERIES_AT_ONCE], dtype=np.float32)
-        similarity, position = index.search(block, wanted)
-        rows = np.repeat(np.arange(start, start + len(block)), wanted)
-        similarity, position = similarity.ravel(), position.ravel()
-        kept = (position >= 0) & (similarity >= min_similarity - _NOISE)
-        rows, position = rows[kept], position[kept]
-        exact = cosines(query_vectors, rows, vectors, order[position])
-        blocks.append(
-            pl.DataFrame(
-                {"query_id": query_ids.gather(rows), "listing_id": held.gather(position), "similarity": exact},
-                schema=NEIGHBOURS,
-            ).filter(pl.col("similarity") >= min_similarity)
-        )
-    return nearest(pl.concat(blocks), k)
-
-
-def cosines(left: Vectors, left_rows: Places, right: Vectors, right_rows: Places) -> Vectors:
-    """Inner products of pairs of rows, float32 [n], each worked out in double precision by itself.
-
-    A matrix product's last bits depend on what else is in it, and on which of the two asks; these depend on the pair.
-    """
-    products = np.empty(len(left_rows), dtype=np.float32)
-    for start in range(0, len(left_rows), _PAIRS_AT_ONCE):
-        part = slice(start, start + _PAIRS_AT_ONCE)
-        one, other = left[left_rows[part]].astype(np.float64), right[right_rows[part]].astype(np.float64)
-        products[part] = np.einsum("ij,ij->i", one, other)
-    return products
+    asking, order = query_ids.arg_sort(), ids.arg_sort().to_numpy()
+    # Both in the order of their ids, so that equal similarities are cut alike in whatever order rows arrive.
+    queries, held = query_ids.gather(asking), ids.gather(order)
+    place = pl.DataFrame({"id": held}).with_row_index("place").join(pl.DataFrame({"id": queries}), on="id", how="right")
+    blocks = screening.nearest(
+        np.ascontiguousarray(query_vectors[asking.to_numpy()], dtype=np.float32),
+        np.ascontiguousarray(vectors[order], dtype=np.float32),
+        k,
+        min_similarity,
+        own=place["place"].cast(pl.Int64).fill_null(-1).to_numpy(),
+    )
+    frames = (
+        pl.DataFrame({"query_id": queries.gather(rows), "listing_id": held.gather(places), "similarity": similarity})
+        for rows, places, similarity in blocks
+    )
+    return pl.concat([pl.DataFrame(schema=NEIGHBOURS), *frames])
 
 
 def join_frame(asking: pl.Series, held: pl.DataFrame, k: int, min_similarity: float) -> pl.DataFrame:

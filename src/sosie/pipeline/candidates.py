@@ -7,7 +7,7 @@ from functools import cached_property
 
 import polars as pl
 
-from sosie import blocking, lexical, neighbours, phashes, spellings
+from sosie import blocking, lexical, neighbours, phashes, screening, spellings
 from sosie.decider.text_features import Sparse, Vocabulary
 from sosie.index import open_index
 from sosie.pipeline.embed import Modality, current, version
@@ -147,7 +147,7 @@ class Retrieval:
             row.rename({"listing_id": "query_id"}), on="query_id", suffix="_query", maintain_order="left"
         )
         vectors = matrix(held)
-        exact = blocking.cosines(vectors, known["row_query"].to_numpy(), vectors, known["row"].to_numpy())
+        exact = screening.cosines(vectors, known["row_query"].to_numpy(), vectors, known["row"].to_numpy())
         return known.select("query_id", "listing_id", similarity=pl.Series(exact))
 
 
