@@ -19,7 +19,7 @@ LAKE_WRITES = (
     "quarantine.upsert", "changes.upsert", "changes.delete", "listings.upsert", "text_embeddings.append",
     "image_embeddings.append", "regroup.upsert", "pairs.exchange", "neighbours.exchange", "recipes.upsert",
     "cluster_events.append", "decisions.append", "clusters.exchange", "held_merges.exchange", "regroup.delete",
-    "runs.upsert", "alerts.upsert", "spellings.upsert",
+    "runs.upsert", "alerts.upsert", "spellings.append",
 )  # fmt: skip
 OTHER_WRITES = (
     "pictures.put", "staging.accepted", "index.text.upsert", "index.text.delete", "index.image.upsert",

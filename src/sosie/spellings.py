@@ -28,8 +28,8 @@ def kept(lake: Lake, listings: pl.DataFrame, run_id: str, *, columns: Sequence[s
     `listings` has title and text_hash, which says the same of a title as parsing needs to know; nulls where it is null.
     """
     wanted = ["text_hash", *columns]
-    held = lake.lookup(SPELLINGS, "text_hash", listings["text_hash"].drop_nulls(), columns=[*wanted, "manner"])
-    held = held.filter(pl.col("manner") == manner()).select(wanted)
+    found = lake.lookup(SPELLINGS, "text_hash", listings["text_hash"].drop_nulls(), columns=[*wanted, "manner"])
+    held = found.filter(pl.col("manner") == manner()).select(wanted)
     missing = (
         listings.drop_nulls("text_hash")
         .join(held, on="text_hash", how="anti")
@@ -37,7 +37,8 @@ def kept(lake: Lake, listings: pl.DataFrame, run_id: str, *, columns: Sequence[s
     )
     if not missing.is_empty():
         new = missing.select("text_hash", manner=pl.lit(manner())).hstack(parsed(missing["title"]))
-        lake.upsert(SPELLINGS, new, run_id=run_id)
+        # To replace rows is to write their files again, which nobody has to where all are new.
+        (lake.append if held.height == found.height else lake.upsert)(SPELLINGS, new, run_id=run_id)
         held = pl.concat([held, new.select(wanted)])
     return listings.select("text_hash").join(held, on="text_hash", how="left", maintain_order="left").select(columns)
 
