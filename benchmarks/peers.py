@@ -1,4 +1,4 @@
-"""End to end on a labelled catalogue, embedding included: Sosie beside TF-IDF and Splink, time and mean F1 of a row.
+"""End to end on a labelled catalogue, embedding included: Sosie beside four peers, time and mean F1 of a row.
 
     python benchmarks/peers.py [--size small|standard|large] [--json FILE]
 
@@ -6,11 +6,14 @@ The catalogue is data/shopee (titles and perceptual hashes; 27,303 listings, or 
 else a simulated marketplace. Each matcher is a process of its own, from reading the table to scored pairs:
 
 - Sosie: `sosie evaluate`, thresholds of the model as it ships
-- TF-IDF ∪ equal hash: scikit-learn, word TF-IDF, the threshold fitted on half of this catalogue's groups
-- Splink on DuckDB, in an environment that is made under var/bench/peers; the threshold fitted in the same way
+- TF-IDF ∪ equal hash: scikit-learn, word TF-IDF
+- Splink on DuckDB, GoldenMatch (once configured by hand, once by itself) and dedupe, each in an environment of its own
+  that is made under var/bench/peers; equal hashes are added to what each finds
 
 F1 is that of the groups that no model of ours saw in training, found in the whole pool. The peers' thresholds are
-fitted on the other groups of this very catalogue, Sosie's are not. A peer that can't be installed is left out.
+fitted on the other groups of this very catalogue, Sosie's are not. Of those groups are the 750 labelled pairs too that
+dedupe learns from, in the time that is measured. It is left out at the small size, which has too few to label; at the
+large one it takes many minutes. A peer that can't be installed, fails, or takes more than an hour is left out.
 """
 
 import json
@@ -18,20 +21,49 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
-from sosie.bench import Figure, Size, script
+from sosie.bench import SIZES, Figure, Size, script
 from sosie.evaluate import datasets, knn, metrics, tfidf
 from sosie.evaluate.matching import Labelled
 from sosie.settings import PROJECT, settings
 from sosie.simulate import Marketplace, write
 
 LISTINGS: dict[Size, int] = {"small": 300, "standard": 7_000, "large": 1_000_000}
-SPLINK = "splink==5.0.0"
-SCRIPT = PROJECT / "benchmarks" / "peers" / "splink_titles.py"
+SCRIPTS = PROJECT / "benchmarks" / "peers"
+LISTED, LABELLED, FOUND = "listings.parquet", "labelled.parquet", "pairs.parquet"
+LABELS = 250
+"""Labelled pairs of each of the three kinds."""
+LONGEST = 3_600
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A library in an environment of its own. `script` is told the listings, where its pairs belong, and `given`."""
+
+    name: str
+    requirements: tuple[str, ...]
+    script: str
+    given: tuple[str, ...] = ()
+    sizes: tuple[Size, ...] = SIZES
+
+
+GOLDENMATCH = ("goldenmatch[polars]==3.22.0",)
+PEERS = (
+    Peer("Splink ∪ equal hash (DuckDB)", ("splink==5.0.0",), "splink_titles.py"),
+    Peer("GoldenMatch ∪ equal hash (configured)", GOLDENMATCH, "goldenmatch_titles.py"),
+    Peer("GoldenMatch ∪ equal hash (zero-config)", GOLDENMATCH, "goldenmatch_titles.py", ("--zero-config",)),
+    # dedupe calls what BTrees took away in 6.5.
+    Peer(
+        "dedupe ∪ equal hash (750 labelled pairs)", ("dedupe==3.0.3", "BTrees<6.5", "pyarrow"), "dedupe_titles.py",
+        (LABELLED,), ("standard", "large"),
+    ),
+)  # fmt: skip
 
 
 def measure(size: Size) -> list[Figure]:
@@ -40,8 +72,14 @@ def measure(size: Size) -> list[Figure]:
         path = catalogue(folder, LISTINGS[size])
         ours = evaluated(path, "sosie")
         peers = {"TF-IDF ∪ equal hash (scikit-learn)": evaluated(path, "tfidf")}
-        if (python := environment(SPLINK)) is not None:
-            peers["Splink ∪ equal hash (DuckDB)"] = by_splink(path, folder, python)
+        labelled = Labelled.of(datasets.load(path))
+        hand_over(labelled, folder)
+        for peer in PEERS:
+            if size in peer.sizes and (python := environment(peer.requirements)) is not None:
+                try:
+                    peers[peer.name] = by_peer(peer, python, labelled, folder)
+                except subprocess.SubprocessError as error:
+                    print(f"{peer.name} is left out: {error}.", file=sys.stderr)
     note = f"{datasets_size(path, size)}; ours {ours[0]:.0f} s and F1 {ours[1]:.3f}"
     found = []
     for name, (seconds, f1) in peers.items():
@@ -78,33 +116,52 @@ def evaluated(path: Path, matcher: str) -> tuple[float, float]:
     return time.perf_counter() - began, found.get("unseen", found["all"])["row"]["f1"]
 
 
-def environment(requirement: str) -> Path | None:
-    """Python of an environment with the requirement, made where it is missing; none where it can't be installed."""
-    folder = settings().home / "bench" / "peers" / requirement.replace("==", "-")
+@cache
+def environment(requirements: tuple[str, ...]) -> Path | None:
+    """Python of an environment with the requirements, made where it is missing; none where they can't be installed."""
+    folder = settings().home / "bench" / "peers" / requirements[0].replace("==", "-")
     python, uv = folder / "bin" / "python", str(Path(sys.executable).with_name("uv"))
     try:
         if not python.exists():
             subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, folder], check=True)
-        subprocess.run([uv, "pip", "install", "--quiet", "--python", python, requirement], check=True, timeout=600)
+        subprocess.run([uv, "pip", "install", "--quiet", "--python", python, *requirements], check=True, timeout=600)
     except (OSError, subprocess.SubprocessError) as error:
-        print(f"{requirement} is left out: it can't be installed ({error}).", file=sys.stderr)
+        print(f"{requirements[0]} is left out: it can't be installed ({error}).", file=sys.stderr)
         return None
     return python
 
 
-def by_splink(path: Path, folder: Path, python: Path) -> tuple[float, float]:
-    labelled = Labelled.of(datasets.load(path))
-    listings, groups, train = labelled.dataset.listings, labelled.groups, labelled.train
-    source, out = folder / "listings.parquet", folder / "pairs.parquet"
-    table = pl.DataFrame({"row": np.arange(len(groups)), "title": tfidf.titles_of(listings)})
-    table.with_columns(listings["image_phash"]).write_parquet(source)
+def hand_over(labelled: Labelled, folder: Path) -> None:
+    """Write what peers read: all listings, and labelled pairs."""
+    listings = labelled.dataset.listings
+    table = pl.DataFrame({"row": np.arange(len(labelled.groups)), "title": tfidf.titles_of(listings)})
+    table.with_columns(listings["image_phash"]).write_parquet(folder / LISTED)
+    labels(labelled).write_parquet(folder / LABELLED)
+
+
+def labels(labelled: Labelled) -> pl.DataFrame:
+    """Labelled pairs of the train half: of one product, of two with similar titles, and of any two, a third each."""
+    groups, train, draw = labelled.groups, labelled.train, np.random.default_rng(7)
+    rows = pl.DataFrame({"row": np.flatnonzero(train), "group": groups[train]})
+    both = rows.join(rows, on="group", maintain_order="left_right").filter(pl.col("row") < pl.col("row_right"))
+    alike = tfidf.nearest(tfidf.weights(tfidf.titles_of(labelled.dataset.listings))).within(train).pairs
+    drawn = draw.choice(np.flatnonzero(train), (2 * LABELS, 2))
+    others = (pairs[groups[pairs[:, 0]] != groups[pairs[:, 1]]] for pairs in (alike, drawn))
+    kinds = (both.select("row", "row_right").to_numpy(), *others)
+    left, right = np.concatenate([draw.permutation(kind)[:LABELS] for kind in kinds]).T
+    return pl.DataFrame({"left": left, "right": right, "same": groups[left] == groups[right]})
+
+
+def by_peer(peer: Peer, python: Path, labelled: Labelled, folder: Path) -> tuple[float, float]:
+    """Seconds of the script, which writes two rows and a score, and F1 of unseen groups with equal hashes matched."""
+    groups, train = labelled.groups, labelled.train
     began = time.perf_counter()
-    subprocess.run([python, SCRIPT, source, out], check=True, stdout=subprocess.DEVNULL)
+    command = [python, SCRIPTS / peer.script, LISTED, FOUND, *peer.given]
+    subprocess.run(command, check=True, cwd=folder, stdout=subprocess.DEVNULL, timeout=LONGEST)
     seconds = time.perf_counter() - began
-    pairs = pl.read_parquet(out)
-    left, right, score = (pairs[name].to_numpy() for name in ("unique_id_l", "unique_id_r", "match_probability"))
+    left, right, score = (column.to_numpy() for column in pl.read_parquet(folder / FOUND))
     links = knn.Links.of(left.astype(np.int64), right.astype(np.int64), score.astype(np.float32))
-    equal = tfidf.equal_hashes(listings)
+    equal = tfidf.equal_hashes(labelled.dataset.listings)
     threshold = knn.fit_threshold(links, groups, rows=train, free=equal)
     counts = metrics.counts_of_pairs(knn.union(links.above(threshold), equal), groups)
     return seconds, metrics.score(counts.of(~train)).row.f1
