@@ -74,14 +74,15 @@ def join(
 ) -> pl.DataFrame:
     """The `k` nearest `ids` of each query by exact inner product, none below `min_similarity`, no listing its own.
 
-    Vectors are float32 `[n, width]` of unit length, so that the inner product is the cosine. Memory is bounded: the
-    vectors themselves plus blocks of queries. Returns query_id, listing_id, similarity, in order of queries' ids,
-    nearest first.
+    Vectors are float32 `[n, width]` of unit length, so that the inner product is the cosine. Memory is that of
+    the vectors and of what is found. Returns query_id, listing_id, similarity, in order of queries' ids, nearest first.
     """
     asking, order = query_ids.arg_sort(), ids.arg_sort().to_numpy()
     # Both in the order of their ids, so that equal similarities are cut alike in whatever order rows arrive.
     queries, held = query_ids.gather(asking), ids.gather(order)
-    place = pl.DataFrame({"id": held}).with_row_index("place").join(pl.DataFrame({"id": queries}), on="id", how="right")
+    place = pl.DataFrame({"id": queries}).join(
+        pl.DataFrame({"id": held}).with_row_index("place"), on="id", how="left", maintain_order="left"
+    )
     blocks = screening.nearest(
         np.ascontiguousarray(query_vectors[asking.to_numpy()], dtype=np.float32),
         np.ascontiguousarray(vectors[order], dtype=np.float32),

@@ -39,8 +39,8 @@ def nearest(
 
     Vectors are float32 [n, width], of unit length. `own` int64 [queries] is the row of `held` that is the query itself
     and not to be found, -1 where there is none. Of equal ones those that are held first are found.
-    Gives (query row, held row, inner product) in blocks, in order of queries, nearest first. Memory is bounded by the
-    vectors and one block a core.
+    Gives (query row, held row, inner product) in blocks, in order of queries, nearest first. Beside the vectors, which
+    are there a second time in eight bits, memory is that of what is found and of a block a core.
     """
     if not (len(queries) and len(held) and k):
         return
