@@ -6,6 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sosie import screening
+from sosie.errors import TerminalError
 
 Found = list[tuple[int, int, float]]
 
@@ -40,6 +41,8 @@ def arithmetic(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
         pytest.skip("this processor does not multiply eight bits exactly")
     monkeypatch.setattr(screening, "HELD", 16)
     monkeypatch.setattr(screening, "QUERIES", 8)
+    monkeypatch.setattr(screening, "_MOST", 60)
+    monkeypatch.setattr(screening, "_WIDEST", 20)
     return str(request.param)
 
 
@@ -81,6 +84,26 @@ def test_blocks_as_large_as_in_use() -> None:
               looked_for(queries[some], held, 20, -1.0, own[some])}  # fmt: skip
     assert {row for row in got if row[0] in set(some.tolist())} == wanted
     assert len(got) == 1_500 * 20
+
+
+def test_thousands_of_copies_are_not_held_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copies are as near as each other, so that no bound parts them; the first ones are found all the same."""
+    random, widest = np.random.default_rng(4), []
+    held = unit(random.standard_normal((20_000, 32)))
+    held[1_000:] = held[1_000]
+    by_row = screening._by_row
+    monkeypatch.setattr(screening, "_by_row", lambda *given: (widest.append(np.bincount(given[1]).max(initial=0)),
+                                                              by_row(*given))[1])  # fmt: skip
+    got = found(held[1_000:1_040], held, 5, 0.5, np.arange(1_000, 1_040))
+    assert [place for row, place, _ in got if row == 39] == [1_000, 1_001, 1_002, 1_003, 1_004]
+    assert max(widest) <= screening._WIDEST
+
+
+def test_a_vector_of_no_numbers_is_refused() -> None:
+    held = unit(np.eye(4))
+    held[2, 1] = np.nan
+    with pytest.raises(TerminalError, match="NaN"):
+        found(unit(np.eye(4)), held, 2, -1.0)
 
 
 def test_what_two_bytes_cannot_hold_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -81,7 +81,7 @@ def join(
     # Both in the order of their ids, so that equal similarities are cut alike in whatever order rows arrive.
     queries, held = query_ids.gather(asking), ids.gather(order)
     place = pl.DataFrame({"id": queries}).join(
-        pl.DataFrame({"id": held}).with_row_index("place"), on="id", how="left", maintain_order="left"
+        pl.DataFrame({"id": held}).with_row_index("place"), on="id", how="left", maintain_order="left", validate="m:1"
     )
     blocks = screening.nearest(
         np.ascontiguousarray(query_vectors[asking.to_numpy()], dtype=np.float32),

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sosie.errors import TerminalError
 from sosie.vectors import Vectors
 
 Places = npt.NDArray[np.int64]
@@ -28,6 +29,9 @@ QUERIES, HELD = 1_024, 2_048
 _NOISE = 2e-5
 """More than single precision loses in products of unit vectors."""
 _FULL = 127
+_MOST, _WIDEST = 4_000_000, 8_192
+"""Pairs, and pairs of one query, that are left open at most: copies of a vector are as near as each other, so that no
+bound parts them, and are worked out as soon as there are so many."""
 _PAIRS_AT_ONCE = 1_000
 """Both sides in double precision are twice a megabyte, which a core's cache holds."""
 
@@ -40,10 +44,13 @@ def nearest(
     Vectors are float32 [n, width], of unit length. `own` int64 [queries] is the row of `held` that is the query itself
     and not to be found, -1 where there is none. Of equal ones those that are held first are found.
     Gives (query row, held row, inner product) in blocks, in order of queries, nearest first. Beside the vectors, which
-    are there a second time in eight bits, memory is that of what is found and of a block a core.
+    are there a second time in eight bits, memory is that of what is found and of a block a core. Raises `TerminalError`
+    where a vector has numbers that are none.
     """
     if not (len(queries) and len(held) and k):
         return
+    if not (np.isfinite(held).all() and np.isfinite(queries).all()):
+        raise TerminalError("A vector has numbers that are none (NaN or infinite): embed its listing again.")
     own = np.full(len(queries), -1, np.int64) if own is None else own
     screen = _Rounded.of(held) if multiplies_exactly() else _Floats(held)
     cores = (os.cpu_count() or 1) if screen.one_core_each else 1
@@ -52,7 +59,7 @@ def nearest(
 
     def block(start: int) -> tuple[Places, Places, Vectors]:
         asked = queries[start : start + size]
-        rows, places = _screened(screen, turned[start : start + size], k + 1, floor)
+        rows, places = _screened(screen, turned[start : start + size], k + 1, floor, asked, held)
         other = places != own[start + rows]
         rows, places = rows[other], places[other]
         rows, places, products = _best(len(asked), rows, places, cosines(asked, rows, held, places), k, floor)
@@ -75,7 +82,9 @@ def cosines(left: Vectors, left_rows: Places, right: Vectors, right_rows: Places
     return products
 
 
-def _screened(held: "_Rounded | _Floats", turned: Vectors, k: int, floor: float) -> tuple[Places, Places]:
+def _screened(
+    held: "_Rounded | _Floats", turned: Vectors, k: int, floor: float, queries: Vectors, vectors: Vectors
+) -> tuple[Places, Places]:
     """(query row, held row) of all pairs that may be among the `k` largest of their query and not below `floor`.
 
     Sorted by neither. A query's bar is the k-th best of the lowest that the products met so far can be. It is raised in
@@ -95,8 +104,12 @@ def _screened(held: "_Rounded | _Floats", turned: Vectors, k: int, floor: float)
         row, column = (part.astype(np.int32) for part in np.divmod(over.astype(np.uint32), product.shape[1]))
         found, off = product.ravel()[over] * scale[row], doubt[row]
         met.append((row, column + np.int32(start), found - off, found + off))
-        if (number > 1 and number & (number - 1) == 0) or start + HELD >= held.rows:
+        many = sum(len(part[0]) for part in met) > _MOST
+        if many or (number > 1 and number & (number - 1) == 0) or start + HELD >= held.rows:
             rows, places, lows, highs = (np.concatenate(parts) for parts in zip(*met, strict=True))
+            if many or np.bincount(rows).max(initial=0) > _WIDEST:
+                rows, places, lows = _settled(rows, places, cosines(queries, rows, vectors, places), k)
+                highs = lows
             table, _ = _by_row(len(turned), rows, lows, -np.inf)
             if table.shape[1] >= k:
                 bar = np.maximum(bar, np.partition(table, -k, axis=1)[:, -k])
@@ -104,6 +117,15 @@ def _screened(held: "_Rounded | _Floats", turned: Vectors, k: int, floor: float)
             met = [(rows[kept], places[kept], lows[kept], highs[kept])]
     rows, places, _, _ = met[0]
     return rows.astype(np.int64), places.astype(np.int64)
+
+
+def _settled(rows: Ints, places: Ints, products: Vectors, k: int) -> tuple[Ints, Ints, Vectors]:
+    """The `k` largest of each row, by place where they are equal."""
+    order = np.lexsort((places, -products, rows))
+    counts = np.bincount(rows)
+    place = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+    kept = order[place < k]
+    return rows[kept], places[kept], products[kept]
 
 
 def _best(
