@@ -281,6 +281,7 @@ if {ignoring}: signal.signal(signal.SIGTERM, signal.SIG_IGN)
 subprocess.Popen([sys.executable, "-c", {STUBBORN!r}], start_new_session=True)
 print("ready", flush=True)
 time.sleep({seconds})
+print("slept", flush=True)
 """
     return [sys.executable, "-c", code]
 
@@ -296,6 +297,7 @@ def test_processes_end_with_all_below_them(tmp_path: Path, ignoring: bool) -> No
         members = [leader, *leader.children(recursive=True)]
         assert len(members) == 2
         processes.stop(grace=0.5)
+        assert b"slept" not in processes.log("sleeper").read_bytes()  # it was ended, not waited for
     _, left = psutil.wait_procs(members, timeout=10)
     assert not any(at_work(member) for member in left)
 

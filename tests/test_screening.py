@@ -41,6 +41,7 @@ def arithmetic(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
         pytest.skip("this processor does not multiply eight bits exactly")
     monkeypatch.setattr(screening, "HELD", 16)
     monkeypatch.setattr(screening, "QUERIES", 8)
+    monkeypatch.setattr(screening, "_FEW", 0)
     monkeypatch.setattr(screening, "_MOST", 60)
     monkeypatch.setattr(screening, "_WIDEST", 20)
     return str(request.param)
@@ -97,6 +98,15 @@ def test_thousands_of_copies_are_not_held_open(monkeypatch: pytest.MonkeyPatch) 
     got = found(held[1_000:1_040], held, 5, 0.5, np.arange(1_000, 1_040))
     assert [place for row, place, _ in got if row == 39] == [1_000, 1_001, 1_002, 1_003, 1_004]
     assert max(widest) <= screening._WIDEST
+
+
+def test_most_pairs_need_no_second_look() -> None:
+    random, k = np.random.default_rng(6), 20
+    held = unit(random.standard_normal((20_000, 128)))
+    queries = held[:200]
+    for screen in (screening._Rounded.of(held), screening._Floats(held)):
+        rows, _ = screening._screened(screen, screen.turned(queries), k, -1.0, queries, held)
+        assert k * len(queries) <= len(rows) < 20 * k * len(queries)
 
 
 def test_a_vector_of_no_numbers_is_refused() -> None:

@@ -1,9 +1,9 @@
 """Exact nearest neighbours in process: all pairs are screened in eight bits, and only what may be near is worked out.
 
-A vector x is rounded to s·q, q of eight bits, and what rounding took away, e, has a known length. So of two vectors of
-unit length |x·y − s·t·(q·r)| ≤ |e(x)| + |e(y)|: a pair whose rounded product lies lower than the k-th best by more than
-that is not among the k nearest, and needs no second look. The products of integers cost a quarter of those of floats
-where a processor multiplies eight bits exactly (VNNI, ARM's dot product); where it does not, floats are multiplied.
+A vector x is rounded to x' of eight bits, and what that took away has a known length. As x·y − x'·y' is
+(x − x')·y + x'·(y − y'), it is at most |x − x'| + |x'| |y − y'| where y is of unit length: a pair whose rounded product
+lies lower than the k-th best by more than that is not among the k nearest, and needs no second look. Products of eight
+bits are cheap where a processor has them exact (VNNI, ARM's dot product); where it has not, floats are multiplied.
 What is found is the same, and exact: the few pairs that are left are worked out in double precision, each by itself.
 """
 
@@ -25,6 +25,8 @@ Ints = npt.NDArray[np.int32]
 
 QUERIES, HELD = 1_024, 2_048
 """Rows of one product: its result, of four bytes a pair, stays in a core's share of the cache."""
+_FEW = 128
+"""Queries for which it would take longer to round what is held than to multiply it as it is."""
 
 _NOISE = 2e-5
 """More than single precision loses in products of unit vectors."""
@@ -52,7 +54,7 @@ def nearest(
     if not (np.isfinite(held).all() and np.isfinite(queries).all()):
         raise TerminalError("A vector has numbers that are none (NaN or infinite): embed its listing again.")
     own = np.full(len(queries), -1, np.int64) if own is None else own
-    screen = _Rounded.of(held) if multiplies_exactly() else _Floats(held)
+    screen = _Rounded.of(held) if len(queries) > _FEW and multiplies_exactly() else _Floats(held)
     cores = (os.cpu_count() or 1) if screen.one_core_each else 1
     size = min(QUERIES, -(-len(queries) // cores))
     turned = screen.turned(queries)  # all at once: from several threads BLAS would get into its own way
@@ -98,11 +100,11 @@ def _screened(
         product, scale, doubt = asked(start)
         if number == 1 and product.shape[1] > k:
             best = np.partition(product, -k, axis=1)[:, -k]
-            bar = np.maximum(bar, best * scale - doubt)
+            bar = np.maximum(bar, best.astype(np.float32) * scale - doubt)
         least = held.bar((bar - doubt) / scale)
         over = np.flatnonzero(np.greater_equal(product, least[:, None], out=flags[:, : product.shape[1]]))
         row, column = (part.astype(np.int32) for part in np.divmod(over.astype(np.uint32), product.shape[1]))
-        found, off = product.ravel()[over] * scale[row], doubt[row]
+        found, off = product.ravel()[over].astype(np.float32) * scale[row], doubt[row]
         met.append((row, column + np.int32(start), found - off, found + off))
         many = sum(len(part[0]) for part in met) > _MOST
         if many or (number > 1 and number & (number - 1) == 0) or start + HELD >= held.rows:

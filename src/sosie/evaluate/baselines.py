@@ -1,7 +1,5 @@
 """Matchers to be measured against: TF-IDF, and plain thresholds on the embeddings' cosines."""
 
-from functools import partial
-
 import numpy as np
 import polars as pl
 
@@ -58,9 +56,11 @@ def match_knn(labelled: Labelled, clock: Clock, settings: Settings) -> Matching:
         fits = {f"{name}_alone": at for name, at in alone.items()}
         variants = {f"{name}_alone": each.above(alone[name]) for name, each in links.items()}
     with clock("blend"):
-        blend = partial(links_of, listings, text, rules.text_neighbours)
-        power, fits["text_blended"] = blending.fit(lambda power: blend(power=power), groups, rows=train)
-        variants["text_blended"] = blend(power=power).above(fits["text_blended"])
+        k = rules.text_neighbours
+        power, fits["text_blended"], blended = blending.fit(
+            lambda power: links_of(listings, text, k, power=power), groups, rows=train
+        )
+        variants["text_blended"] = blended.above(fits["text_blended"])
     return Matching(
         pairs=knn.above(links, thresholds, equal),
         candidates=knn.union(*(each.pairs for each in links.values()), equal),

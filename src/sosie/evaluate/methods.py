@@ -224,7 +224,7 @@ def _blended(task: Task, settings: Settings, cache: Path | None) -> Outcome:
         vectors, _ = text_vectors(part.dataset.listings, settings, cache)
         return lambda power: baselines.links_of(part.dataset.listings, vectors, k, power=power)
 
-    power, threshold = blending.fit(links_of(task.fit), task.fit.groups, rows=task.fit.rows)
+    power, threshold, _ = blending.fit(links_of(task.fit), task.fit.groups, rows=task.fit.rows)
     links = links_of(task.test)(power)
     return Outcome(figures(links.above(threshold), links.pairs, task.test), {"text": threshold, "power": power})
 

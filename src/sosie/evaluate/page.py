@@ -148,7 +148,7 @@ def _costs(costs: Mapping[str, Cost]) -> str:
     rows = []
     for method in METHODS:
         used = [costs[name] for name in (method.text, method.image) if name and name in costs]
-        if used and not method.without:
+        if used and not method.without and not method.blended:
             size, time = sum(one.parameters for one in used), sum(one.milliseconds for one in used)
             rows.append([method.label, f"{size / 1e6:.1f} M", f"{time:.1f}"])
     head = ["method", "parameters of its encoders", "ms a listing, one core"]

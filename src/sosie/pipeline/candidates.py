@@ -119,13 +119,13 @@ class Retrieval:
     def _by_vector(self, modality: Modality, asking: pl.Series, k: int, floor: float) -> pl.DataFrame:
         """Asked of the index, or joined in process where much of the catalogue asks.
 
-        Both give the same where the index is exact; the join reads every live vector once, which pays above a share,
-        and for whoever asks after that.
+        Both give the same where the index is exact; the join reads every live vector once, which pays above a share.
+        The embedded index reads them all for each batch, so it is not asked for what is in memory already.
         """
         run = self.run
         embedded = run.settings.milvus_uri is None
         worth = run.settings.blocking.joined(len(asking), self.catalogue.height, embedded=embedded)
-        joined = worth or modality in self._whole
+        joined = worth or (embedded and modality in self._whole)
         log.info(
             "find neighbours",
             modality=modality,
