@@ -7,14 +7,15 @@ The dataset is anything that `sosie evaluate` reads: data/shopee, or where that 
 Candidates are those of the hourly run, the first of them. `trees` is all that a verdict takes: pair features, both
 steps, surroundings; `trees and reasons` also why, for six features a pair. The perceptron's weights are drawn at random
 where none are named, which costs the same. The peer is what any decider has to do at least: numpy's cosines of the same
-pairs' two vectors. Reasons by themselves stand beside LightGBM's TreeSHAP of the first step's trees, in time and in
-what they name.
+pairs' two vectors. The first step's trees by themselves stand beside LightGBM, which grew them, and reasons by
+themselves beside its TreeSHAP, in time and in what they name.
 """
 
 import os
 import tempfile
 from pathlib import Path
 
+import lightgbm
 import numpy as np
 
 from sosie.bench import Figure, Size, against, interleaved, script, within
@@ -39,7 +40,7 @@ TRIES: dict[Size, int] = {"small": 1, "standard": 3, "large": 5}
 TREES_GOAL, PERCEPTRON_GOAL = 20_000, 500_000
 WIDTHS = ((2 * DIM + 2, 32), (36, 64), (64, 32), (32, 1))
 COSINES = "numpy, cosines alone"
-SHAP = "LightGBM's TreeSHAP"
+LIGHTGBM, SHAP = "LightGBM", "LightGBM's TreeSHAP"
 EXPLAINED = 2_000
 
 
@@ -92,26 +93,43 @@ def trees(path: Path, limit: int, tries: int) -> list[Figure]:
             against(name, pairs.height, "pairs", taken[name], COSINES, taken["plain"], note=note)
             for name in ("trees", "trees and reasons")
         ),
-        cascade(decider, pair_features(pairs, listings, text, image, decider.vocabulary), first, note),
+        *whole_trees(decider, pair_features(pairs, listings, text, image, decider.vocabulary), first, tries, note),
         *reasons(decider.first_trees, first.features[:: max(1, len(first.features) // EXPLAINED)], tries),
     ]
 
 
-def cascade(decider: Decider, values: Floats, first: First, note: str) -> Figure:
-    """What it loses to ask the first step's further trees only of pairs that the first ones leave hope."""
-    every = decider.first_trees.log_odds(values) + decider.prior
-    whole = decider.first_calibration.apply(1 / (1 + np.exp(-every)))
+def whole_trees(decider: Decider, values: Floats, first: First, tries: int, note: str) -> list[Figure]:
+    """All trees of the first step asked of all pairs, and what it loses to ask most of them only of pairs that the
+    first ones leave hope."""
+    ours, told = decider.first_trees, {}
+    booster = lightgbm.Booster(model_str=ours.text)
+
+    def ask() -> None:
+        told["ours"] = ours.log_odds(values)
+
+    def ask_lightgbm() -> None:
+        told["lightgbm"] = booster.predict(values, raw_score=True, num_threads=ours.threads)
+
+    taken = interleaved(tries, {"ours": ask, "lightgbm": ask_lightgbm})
+    off = float(np.abs(told["ours"] - told["lightgbm"]).max())
+    whole = decider.first_calibration.apply(1 / (1 + np.exp(-told["ours"] - decider.prior)))
     near, lost = whole >= FLOOR, (whole >= FLOOR) & (first.score < FLOOR)
     share = float(lost.sum() / max(near.sum(), 1))
-    return within("worth a second look, lost by the cascade", share, "of pairs", 0.001, at_most=True, note=note)
+    return [
+        against("log-odds of all trees", len(values), "pairs", taken["ours"], LIGHTGBM, taken["lightgbm"], note=note),
+        within("the same, furthest off", off, "of log-odds", 1e-5, at_most=True, note=f"{LIGHTGBM}; {note}"),
+        within("worth a second look, lost by the cascade", share, "of pairs", 0.001, at_most=True, note=note),
+    ]
 
 
 def reasons(trees: Trees, values: Floats, tries: int) -> list[Figure]:
     """Contributions of the decision path beside TreeSHAP's, of pairs that the first step doesn't rule out."""
     told: dict[str, Floats] = {}
 
+    booster = lightgbm.Booster(model_str=trees.text)
+
     def shap() -> None:
-        told["shap"] = trees.booster.predict(values, pred_contrib=True, num_threads=trees.threads)[:, :-1]
+        told["shap"] = booster.predict(values, pred_contrib=True, num_threads=trees.threads)[:, :-1]
 
     def path() -> None:
         told["path"] = trees.contributions(values)

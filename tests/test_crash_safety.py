@@ -29,7 +29,7 @@ STRIDE = 1 if FULL else 29
 # Forked from a process that has the slow imports behind it; nothing of ours has run there yet.
 processes = multiprocessing.get_context("forkserver")
 processes.set_forkserver_preload(
-    ["sosie.cli", "sosie.pipeline", "sosie.validation.suite", "great_expectations", "feast", "pymilvus", "lightgbm"]
+    ["sosie.cli", "sosie.pipeline", "sosie.validation.suite", "great_expectations", "feast", "pymilvus", "onnx"]
 )
 
 FEED = {"seller_id": "s1", "currency": "EUR", "price": 10.0, "is_deleted": False}

@@ -81,7 +81,7 @@ def test_contributions_of_both_steps_add_up(decider: Decider) -> None:
     first = decider.first(PAIRS[:1], LISTINGS, TEXT, None)
     values = np.hstack([first.features, decider._surroundings(PAIRS[:1], first, None)])
     raw = first.log_odds[0] + decider.second_trees.log_odds(values)[0]
-    before = decider.first_trees.paths.start + decider.second_trees.paths.start
+    before = decider.first_trees.start + decider.second_trees.start
     assert told + before == pytest.approx(raw, abs=1e-6)
 
 

@@ -86,6 +86,11 @@ class Prepared:
         return self.parsed["text"].to_list()
 
     @cached_property
+    def sorted_texts(self) -> list[str]:
+        """The same with each one's words in order."""
+        return self.parsed["text"].str.split(" ").list.sort().list.join(" ").to_list()
+
+    @cached_property
     def codes_of(self) -> dict[str, Rows]:
         """Each attribute as numbers, equal where the value is equal after folding case and blanks; -1 where null."""
         folded = {
@@ -218,11 +223,11 @@ class Batch:
         left, right = codes[self.left], codes[self.right]
         return np.where((left < 0) | (right < 0), np.nan, left == right).astype(np.float32)
 
-    def fuzzy(self, scorer: Callable[..., float], scale: float = 1.0) -> Floats:
+    def fuzzy(self, scorer: Callable[..., float], scale: float = 1.0, *, words_sorted: bool = False) -> Floats:
         """A rapidfuzz scorer over the normalised titles, divided by `scale`."""
         from rapidfuzz import process
 
-        texts = self.listings.texts
+        texts = self.listings.sorted_texts if words_sorted else self.listings.texts
         scores = process.cpdist(
             [texts[row] for row in self.left.tolist()],
             [texts[row] for row in self.right.tolist()],

@@ -12,12 +12,13 @@ import polars as pl
 from rapidfuzz import fuzz
 from rapidfuzz.distance import JaroWinkler, Prefix
 
+from sosie.cores import side_by_side
 from sosie.decider.batch import Batch, Prepared
 from sosie.decider.text_features import Floats, Vocabulary
 from sosie.decider.titles import DIMENSIONS
 
-_AT_ONCE = 50_000
-"""Pairs that are compared together: bounds memory at about 200 MB."""
+_AT_ONCE = 25_000
+"""Pairs that are compared together: bounds memory at about 100 MB a core."""
 
 _SAME = 0.02
 """Quantities within two per cent are the same (1 lb and 454 g)."""
@@ -72,6 +73,10 @@ def _pack_ratio(batch: Batch) -> Floats:
     return np.asarray(np.minimum(np.abs(logs[batch.left] - logs[batch.right]), 20.0), dtype=np.float32)
 
 
+def _spelling_sorted(batch: Batch) -> Floats:
+    return batch.fuzzy(fuzz.ratio, 100, words_sorted=True)
+
+
 def _length(batch: Batch) -> Floats:
     return np.array([len(text) for text in batch.listings.texts], dtype=np.float32)
 
@@ -102,7 +107,7 @@ FEATURES: tuple[Feature, ...] = (
     Feature("rarest_word_both", "each title has a rare word of its own", lambda b: b.words.rarest_on_both),
     Feature("rarest_word_one", "one title has a rare word of its own", lambda b: b.words.rarest_on_one),
     Feature("spelling", "the titles read alike from start to end", lambda b: b.fuzzy(fuzz.ratio, 100)),
-    Feature("spelling_sorted", "the titles read alike, words sorted", lambda b: b.fuzzy(fuzz.token_sort_ratio, 100)),
+    Feature("spelling_sorted", "the titles read alike, words sorted", _spelling_sorted),
     Feature("spelling_set", "one title's words lie within the other's", lambda b: b.fuzzy(fuzz.token_set_ratio, 100)),
     Feature("spelling_part", "one title is a part of the other", lambda b: b.fuzzy(fuzz.partial_ratio, 100)),
     Feature("spelling_start", "the titles start alike", lambda b: b.fuzzy(JaroWinkler.similarity)),
@@ -148,11 +153,14 @@ def pair_features(
     text_vectors: pl.DataFrame | None,
     image_vectors: pl.DataFrame | None,
     vocabulary: Vocabulary,
+    *,
+    threads: int = 0,
 ) -> Floats:
     """Features `[pairs, len(FEATURES)]` float32 of pairs (left_id, right_id), NaN where a listing lacks what it needs.
 
     `listings` has listing_id, title and any of the feed's columns and image_hash, for both sides of every pair;
-    vectors have listing_id and vector. Symmetric in the two sides. Raises `UnknownListing`.
+    vectors have listing_id and vector. Symmetric in the two sides. `threads` 0 takes every core. Raises
+    `UnknownListing`.
     """
     values = np.empty((pairs.height, len(FEATURES)), dtype=np.float32)
     if pairs.is_empty():
@@ -161,9 +169,12 @@ def pair_features(
     mine = listings.filter(pl.col("listing_id").is_in(needed.implode()))
     prepared = Prepared(mine, text_vectors, image_vectors, vocabulary)
     left, right = prepared.places(pairs["left_id"]), prepared.places(pairs["right_id"])
-    for start in range(0, pairs.height, _AT_ONCE):
-        part = slice(start, start + _AT_ONCE)
+
+    def compare(part: slice) -> None:
         batch = Batch(prepared, left[part], right[part])
         for column, feature in enumerate(FEATURES):
             values[part, column] = feature.compute(batch)
+
+    compare(slice(0, 1))  # what is known of single listings is worked out by one thread
+    side_by_side(compare, (slice(at, at + _AT_ONCE) for at in range(0, pairs.height, _AT_ONCE)), threads)
     return values

@@ -176,7 +176,7 @@ class Decider:
         parts = [First(np.empty(0), np.empty(0, np.int64), np.empty((0, len(NAMES)), np.float32), np.empty(0))]
         for start in range(0, pairs.height, _AT_ONCE):
             part = pairs.slice(start, _AT_ONCE)
-            values = pair_features(part, listings, text_vectors, image_vectors, self.vocabulary)
+            values = pair_features(part, listings, text_vectors, image_vectors, self.vocabulary, threads=self.threads)
             raw = self.first_trees.log_odds(values, HOPELESS) + self.prior
             score = self.first_calibration.apply(_sigmoid(raw))
             near = np.flatnonzero(score >= FLOOR)
