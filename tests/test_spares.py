@@ -45,7 +45,7 @@ def after(state: pl.DataFrame, was: Places, now: Places, spare: int, asked: list
     old, new = contents(was), contents(now)
     left, came = (one.join(other, on=one.columns, how="anti") for one, other in ((old, new), (new, old)))
     moved = _Moved("text", K, FLOOR, spare, left, came)
-    rows = moved.lists(state.lazy(), searching(now, asked), DEPTH).rows
+    rows = moved.lists(state, searching(now, asked), DEPTH).rows
     replaced = pl.concat([rows["listing_id"], left["listing_id"]])
     return pl.concat([state.filter(~pl.col("listing_id").is_in(replaced.implode())), rows])
 

@@ -162,20 +162,19 @@ def propose(run: Run, retrieve: Retrieval, touched: pl.Series, *, anew: bool) ->
     sources = limits(rules)
     everybody = neighbours.contents(catalogue, [*sources, *blocking.KEYS])
     # Read whole, once: whoever is on a list may be on any, so most of it would be read for each source otherwise.
-    state = run.lake.read(NEIGHBOURS).lazy()
-    held = state.select("listing_id", "source", "content").collect()
+    state = run.lake.read(NEIGHBOURS)
+    held = state.select("listing_id", "source", "content")
+    state = state.clear() if anew else state
     old = held.clear() if anew else held.filter(pl.col("listing_id").is_in(touched.implode()))
     new = everybody if anew else everybody.filter(pl.col("listing_id").is_in(touched.implode()))
     left, came = (one.join(other, on=one.columns, how="anti") for one, other in ((old, new), (new, old)))
-    if anew:
-        state = state.clear()
 
     mended = [_keys(came)]
     crowded, refilled = 0, 0
     for source, (k, floor) in sources.items():
         own = pl.col("source") == source
         moved = _Moved(source, k, floor, math.ceil(k * rules.spare_neighbours), left.filter(own), came.filter(own))
-        lists = moved.lists(state.filter(pl.col("source") == source), retrieve, rules.reverse_neighbours)
+        lists = moved.lists(state.filter(own), retrieve, rules.reverse_neighbours)
         mended.append(lists.rows)
         crowded, refilled = crowded + lists.crowded, refilled + lists.refilled
     lists_now = pl.concat(mended)
@@ -194,10 +193,9 @@ def propose(run: Run, retrieve: Retrieval, touched: pl.Series, *, anew: bool) ->
     key = list(NEIGHBOURS.key)
     stale = held.join(everybody, on=key, how="anti") if anew else left.join(came, on=key, how="anti")
     replaced = pl.concat([lists_now.select(key), stale.select(key)])
-    before = state.join(replaced.lazy(), on=key, how="semi").collect()
-    shifted = _shifted(before, lists_now, pl.concat([asked, touched]))
-    kept = state.join(replaced.lazy(), on=key, how="anti")
-    found = _union(rules, catalogue, pl.concat([asked, may_overflow]).unique(), shifted, lists_now, kept)
+    shifted = _shifted(state.join(replaced, on=key, how="semi"), lists_now, pl.concat([asked, touched]))
+    now = pl.concat([state.join(replaced, on=key, how="anti"), lists_now])
+    found = _union(rules, catalogue, pl.concat([asked, may_overflow]).unique(), shifted, now)
     either = pl.col("left_id").is_in(asked.implode()) | pl.col("right_id").is_in(asked.implode())
     return Proposed(
         pl.concat([found.pairs.filter(either), found.pairs.filter(~either).join(shifted, on=_SIDES, how="semi")]),
@@ -252,29 +250,25 @@ class _Moved:
     left: pl.DataFrame
     came: pl.DataFrame
 
-    def lists(self, state: pl.LazyFrame, retrieve: Callable[..., pl.DataFrame], depth: int) -> _Lists:
+    def lists(self, state: pl.DataFrame, retrieve: Callable[..., pl.DataFrame], depth: int) -> _Lists:
         """The lists that are others now, of the moved listings and of those around them."""
         gone, came = self.left["listing_id"], self.came["listing_id"]
         away = pl.concat([gone, came]).unique().implode()
         still = state.filter(~pl.col("listing_id").is_in(away))
-        others = still.select(pl.len()).collect().item()
+        others = still.height
         wide = self.k + self.spare
         deep = retrieve(self.source, came, max(wide, depth) if others else wide, self.floor)
         own = blocking.nearest(deep, wide)
 
         # Who had a moved listing on its list, and who has to have it now.
-        holders = still.filter(neighbours.lists_with(gone, "near", "spare")).collect()["listing_id"]
+        holders = still.filter(neighbours.lists_with(gone, "near", "spare"))["listing_id"]
         gained = (
             deep.select(query_id="listing_id", listing_id="query_id", similarity="similarity")
-            .join(
-                still.select("listing_id", "reach").collect() if others else pl.DataFrame(schema=NEIGHBOURS.schema),
-                left_on="query_id",
-                right_on="listing_id",
-            )
+            .join(still.select("listing_id", "reach"), left_on="query_id", right_on="listing_id")
             .filter(pl.col("similarity") >= pl.col("reach"))
         )
         around = pl.concat([holders, gained["query_id"]]).unique()
-        before = still.filter(pl.col("listing_id").is_in(around.implode())).collect()
+        before = still.filter(pl.col("listing_id").is_in(around.implode()))
         held = neighbours.with_spares(before.lazy()).select(*blocking.NEIGHBOURS).collect()
         settled = neighbours.settle(held, gained.select(*blocking.NEIGHBOURS), gone)
         # Searched anew: where no spare is left, and where who came is as similar as the last one, as others may be
@@ -312,8 +306,7 @@ def _union(
     catalogue: pl.DataFrame,
     asking: pl.Series,
     shifted: pl.DataFrame,
-    mended: pl.DataFrame,
-    kept: pl.LazyFrame,
+    lists: pl.DataFrame,
 ) -> blocking.Candidates:
     """Candidates of the listings asked, from their own lists and from those of others that they are on; and `shifted`.
 
@@ -321,12 +314,12 @@ def _union(
     is therefore among those asked.
     """
     sources = limits(rules)
-    now = pl.concat([kept, mended.lazy()]).filter(pl.col("source").is_in(list(sources)))
     ends = pl.concat([shifted["left_id"], shifted["right_id"]]).unique()
     asks = pl.any_horizontal(pl.col("query_id", "listing_id").is_in(asking.implode()))
     both_end = pl.all_horizontal(pl.col("query_id", "listing_id").is_in(ends.implode()))
     concerned = pl.col("listing_id").is_in(pl.concat([asking, ends]).implode()) | neighbours.lists_with(asking, "near")
-    rows = neighbours.unpacked(now.filter(concerned)).filter(asks | both_end).collect()
+    lists = lists.filter(pl.col("source").is_in(list(sources)), concerned)
+    rows = neighbours.unpacked(lists.lazy()).filter(asks | both_end).collect()
     rows = pl.concat(
         [
             rows.filter(asks),

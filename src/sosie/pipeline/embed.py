@@ -81,7 +81,7 @@ def embed_listings(
         .with_columns(embedding_version=pl.lit(stamp), created_timestamp=pl.lit(datetime.now(UTC)))
     )
     # A listing whose newest row already tells this content is up to date, whatever time its feed gave it since.
-    told = latest(lake, modality, stamp, rows["listing_id"]).select("listing_id", "content_hash")
+    told = latest(lake, modality, stamp, rows["listing_id"], columns=["listing_id", "content_hash"])
     rows = rows.join(told, on=["listing_id", "content_hash"], how="anti").select(*TABLE[modality].columns)
     return lake.append(TABLE[modality], rows, run_id=run_id), contents.height, missing.height
 
@@ -129,17 +129,24 @@ def batched(values: Sequence[str], size: int) -> Iterator[Sequence[str]]:
         yield values[start : start + size]
 
 
-def vectors_of(lake: Lake, modality: Modality, stamp: str, column: str, values: pl.Series) -> pl.DataFrame:
+def vectors_of(
+    lake: Lake, modality: Modality, stamp: str, column: str, values: pl.Series, *, columns: Sequence[str] | None = None
+) -> pl.DataFrame:
     """Rows of the modality's table under one version, whose `column` is among `values`."""
-    return lake.lookup(TABLE[modality], column, values).filter(pl.col("embedding_version") == stamp)
+    return lake.lookup(TABLE[modality], column, values, columns=columns).filter(pl.col("embedding_version") == stamp)
 
 
-def latest(lake: Lake, modality: Modality, stamp: str, listing_ids: pl.Series) -> pl.DataFrame:
+def latest(
+    lake: Lake, modality: Modality, stamp: str, listing_ids: pl.Series, *, columns: Sequence[str] | None = None
+) -> pl.DataFrame:
     """The newest row of each listing under one version."""
+    wanted = list(TABLE[modality].columns if columns is None else columns)
+    aged = ["embedding_version", "event_timestamp", "created_timestamp"]
     return (
-        vectors_of(lake, modality, stamp, "listing_id", listing_ids)
+        vectors_of(lake, modality, stamp, "listing_id", listing_ids, columns=list(dict.fromkeys(wanted + aged)))
         .sort("event_timestamp", "created_timestamp")
         .unique("listing_id", keep="last", maintain_order=True)
+        .select(wanted)
     )
 
 
