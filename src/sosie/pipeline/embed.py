@@ -154,10 +154,16 @@ def current(lake: Lake, modality: Modality, stamp: str, listings: pl.DataFrame) 
     """listing_id, vector of those among `listings` that live and have the modality, by the content they have now."""
     hash_ = f"{modality}_hash"
     live = listings.filter(~pl.col("is_deleted"), pl.col(hash_).is_not_null()).select("listing_id", hash_)
-    held = vectors_of(lake, modality, stamp, "listing_id", live["listing_id"])
-    return (
-        live.join(held, left_on=["listing_id", hash_], right_on=["listing_id", "content_hash"])
+    columns = ["listing_id", "content_hash", "vector", "embedding_version"]
+    held = vectors_of(lake, modality, stamp, "listing_id", live["listing_id"], columns=columns)
+    # Vectors are heavy: they are put in order once, when it is known which.
+    rows = (
+        live.join(
+            held.select("listing_id", "content_hash", row=pl.int_range(pl.len())),
+            left_on=["listing_id", hash_],
+            right_on=["listing_id", "content_hash"],
+        )
         .unique("listing_id")
-        .select("listing_id", "vector")
         .sort("listing_id")
     )
+    return rows.select("listing_id", vector=held["vector"].gather(rows["row"]))
