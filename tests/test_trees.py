@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sosie.decider.trees import Trees
+from sosie.errors import ModelError
 
 FEATURES = 5
 
@@ -67,6 +68,19 @@ def test_every_tree_is_asked_of_a_pair_with_hope(seed: int, rounds: int, hopeles
     alone = np.concatenate([trees.log_odds(values[row : row + 1], hopeless) for row in range(30)])
     assert (found[:30] == alone).all()
     assert len(trees.log_odds(values[:0], hopeless)) == 0
+
+
+@pytest.mark.parametrize("kind", ["zero_as_missing", "linear_tree", "categorical_feature"])
+def test_trees_of_another_kind_are_refused(kind: str) -> None:
+    values = np.round(np.abs(np.nan_to_num(pairs(4, 300))))
+    answer = (values[:, 0] == 1).astype(np.float32)
+    common = {"objective": "binary", "min_data_in_leaf": 5, "min_data_per_group": 5, "verbosity": -1, "num_threads": 1}
+    if kind == "categorical_feature":
+        model = lightgbm.train(common, lightgbm.Dataset(values, answer, categorical_feature=[0]), 3)
+    else:
+        model = lightgbm.train(common | {kind: True}, lightgbm.Dataset(values, answer), 3)
+    with pytest.raises(ModelError, match="not served"):
+        Trees(model.model_to_string()).log_odds(values)
 
 
 def test_trees_that_ask_nothing_add_nothing() -> None:

@@ -18,11 +18,14 @@ import numpy as np
 import numpy.typing as npt
 
 from sosie.cores import open_session, side_by_side
+from sosie.errors import ModelError
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 _AT_ONCE = 5_000
+_ZERO, _NAN = 1, 2
+"""What LightGBM takes for missing, where it is not nothing at all; NaN counts as 0 there."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,10 @@ class _Forest:
 
     @classmethod
     def read(cls, text: str) -> Self:
-        """From LightGBM's own text of a model, as its JSON takes several times as long."""
+        """From LightGBM's own text of a model, as its JSON takes several times as long.
+
+        Raises `ModelError` where trees have a kind of question that ours never ask and this doesn't read.
+        """
         told: dict[str, list[str]] = {}
         for line in text.splitlines():
             name, _, numbers = line.partition("=")
@@ -135,8 +141,14 @@ class _Forest:
             parent[np.where(child >= 0, at_split, at_leaf)] = np.arange(len(child))
             sides[side] = np.where(child >= 0, child, split_count - 1 - child)
         threshold, decision = all_of("threshold", np.float64), all_of("decision_type", np.int64)
-        # Bit 1: what is missing goes left; bits 2 and 3: 2 where NaN is missing, else it counts as 0.
-        missing = np.where((decision >> 2) & 3 == 2, (decision >> 1) & 1, threshold >= 0)
+        # Bit 0: a category is asked for; bit 1: what is missing goes left; bits 2 and 3 say what that is.
+        absent = (decision >> 2) & 3
+        if (decision & 1).any() or (absent == _ZERO).any() or any(flag != "0" for flag in told.get("is_linear", ())):
+            raise ModelError(
+                "The decider's trees ask for categories, take zero for missing or end in linear models, which is not "
+                "served; train it again with `make train`, or restore it with `git checkout -- models`."
+            )
+        missing = np.where(absent == _NAN, (decision >> 1) & 1, threshold >= 0)
         return cls(
             int(told["max_feature_idx"][0]) + 1,
             leaves,
