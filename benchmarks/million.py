@@ -9,8 +9,9 @@ listings of a product that was there before which the hour puts into that produc
 
 The catalogue has titles, one in three a GTIN, no pictures; every fifth listing is one more of a product that is there.
 Its state is what a first load leaves, but for three things: neighbour lists are found by an approximate index (IVF, 16
-of its lists), `pairs` holds the planted duplicates alone, no near misses, and no title was taken apart. Retrieval by spelling is off, as it is
-joined over all titles. Of --updates a fifth change the title, the others the price. Prints JSON.
+of its lists), `pairs` holds the planted duplicates alone, no near misses, and no title was taken apart. Retrieval by
+spelling is off, as it is joined over all titles. Of --updates a fifth change the title, the others the price. Prints
+JSON.
 """
 
 import argparse
