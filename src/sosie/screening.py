@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sosie.cores import open_session
 from sosie.errors import TerminalError
 from sosie.vectors import Vectors
 
@@ -259,6 +258,7 @@ class _Product:
 @cache
 def _products() -> Any:
     """ONNX Runtime's product of integers, on one core."""
+    import onnxruntime
     from onnx import TensorProto, helper
 
     def tensor(name: str, kind: int, *shape: str) -> Any:
@@ -272,7 +272,9 @@ def _products() -> Any:
         [helper.make_tensor("shift", TensorProto.UINT8, [], [128])],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    return open_session(model.SerializeToString())
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 @cache

@@ -12,10 +12,10 @@ import polars as pl
 from rapidfuzz import fuzz
 from rapidfuzz.distance import JaroWinkler, Prefix
 
-from sosie.cores import side_by_side
 from sosie.decider.batch import Batch, Prepared
 from sosie.decider.text_features import Floats, Vocabulary
 from sosie.decider.titles import DIMENSIONS
+from sosie.embedding.text import side_by_side
 
 _AT_ONCE = 25_000
 """Pairs that are compared together: bounds memory at about 100 MB a core."""

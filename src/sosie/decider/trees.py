@@ -17,7 +17,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from sosie.cores import open_session, side_by_side
+from sosie.embedding.text import side_by_side
 from sosie.errors import ModelError
 
 Floats = npt.NDArray[np.float64]
@@ -76,15 +76,15 @@ class Trees:
 
     @cached_property
     def _first(self) -> Any:
-        return open_session(self._forest.summed(0, self._few))
+        return _session(self._forest.summed(0, self._few))
 
     @cached_property
     def _further(self) -> Any:
-        return open_session(self._forest.summed(self._few, len(self._forest.leaves)))
+        return _session(self._forest.summed(self._few, len(self._forest.leaves)))
 
     @cached_property
     def _moves(self) -> Any:
-        return open_session(self._forest.explained())
+        return _session(self._forest.explained())
 
     @property
     def _few(self) -> int:
@@ -219,6 +219,15 @@ class _Forest:
         )
         opsets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 3)]
         return bytes(helper.make_model(graph, opset_imports=opsets, ir_version=9).SerializeToString())
+
+
+def _session(model: bytes) -> Any:
+    """Without threads of its own: several parts are asked side by side."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def _before(counts: Ints) -> Ints:

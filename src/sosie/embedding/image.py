@@ -10,8 +10,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from sosie.artifacts import Artifact
-from sosie.cores import side_by_side
-from sosie.embedding.text import session_of
+from sosie.embedding.text import session_of, side_by_side
 from sosie.errors import ModelError
 from sosie.pictures import decode
 from sosie.tables import DIM

@@ -1,6 +1,8 @@
 """Titles to vectors, by ONNX Runtime."""
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from sosie.artifacts import Artifact
-from sosie.cores import open_session, side_by_side
 from sosie.embedding.characters import spell
 from sosie.errors import ModelError, SettingsError
 from sosie.tables import DIM
@@ -83,7 +84,11 @@ def tokenizer_of(file: Path, max_tokens: int) -> Any:
 
 
 def session_of(file: Path, threads: int = 1, device: str = "cpu") -> Any:
-    """An ONNX Runtime session on the CPU, or on a GPU (`device` cuda). Raises `ModelError`, `SettingsError`."""
+    """An ONNX Runtime session on the CPU, or on a GPU (`device` cuda). Raises `ModelError`, `SettingsError`.
+
+    By default it works on the thread that calls it: the many small products of these models gain little from threads of
+    their own, which spin where they wait. Whoever has several batches runs them `side_by_side`.
+    """
     import onnxruntime
 
     providers = ["CPUExecutionProvider"]
@@ -94,10 +99,22 @@ def session_of(file: Path, threads: int = 1, device: str = "cpu") -> Any:
                 "embedding.device is cuda, but this ONNX Runtime knows no GPU: install onnxruntime-gpu in place of "
                 "onnxruntime where workers run, or set SOSIE_EMBEDDING__DEVICE=cpu."
             )
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
     try:
-        return open_session(str(file), threads, providers)
+        return onnxruntime.InferenceSession(str(file), options, providers=providers)
     except Exception as error:  # ONNX Runtime's own errors share no public base
         raise ModelError(f"{file} can't be run by ONNX Runtime {onnxruntime.__version__}: {error}") from error
+
+
+def side_by_side(work: Callable[[slice], None], parts: Iterable[slice], threads: int) -> None:
+    """`work` on every part, by `threads` threads (0: one a core). The first error is raised."""
+    with ThreadPoolExecutor(threads or os.cpu_count(), "embed") as pool:
+        for _ in pool.map(work, parts):
+            pass
 
 
 def run_sorted(
