@@ -125,7 +125,6 @@ def whole_trees(decider: Decider, values: Floats, first: First, tries: int, note
 def reasons(trees: Trees, values: Floats, tries: int) -> list[Figure]:
     """Contributions of the decision path beside TreeSHAP's, of pairs that the first step doesn't rule out."""
     told: dict[str, Floats] = {}
-
     booster = lightgbm.Booster(model_str=trees.text)
 
     def shap() -> None:

@@ -443,6 +443,7 @@ def test_clusters_split_at_once_and_join_and_choose_their_head_at_the_next_run(m
         .unique(maintain_order=True)
         .to_list()
     )
+    assert len(ids) > 2, "the market is too small for three clusters that the split left alone"
     small, third = ids[:2], ids[-1]
     heads = [clusters.filter(pl.col("cluster_id") == one)["canonical_id"][0] for one in small]
     members = clusters.filter(pl.col("cluster_id") == third)["listing_id"].to_list()

@@ -5,6 +5,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rapidfuzz import fuzz
 
 from sosie.decider.features import FEATURES, NAMES, pair_features
 from sosie.decider.text_features import Vocabulary
@@ -172,3 +173,20 @@ def test_features_are_symmetric_and_depend_on_the_pair_alone(titles: list[str | 
     np.testing.assert_array_equal(whole, turned)
     np.testing.assert_array_equal(whole[1:2], alone)
     assert not np.isinf(whole).any()
+
+
+@settings(deadline=None, max_examples=30)
+@given(left=ANY_TITLE, right=ANY_TITLE)
+def test_titles_with_their_words_sorted_are_compared_as_rapidfuzz_does(left: str | None, right: str | None) -> None:
+    expected = np.float32(fuzz.token_sort_ratio(parse(left).text, parse(right).text)) / np.float32(100)
+    assert features(left, right)["spelling_sorted"] == expected
+
+
+def test_parts_side_by_side_are_what_one_thread_works_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    catalogue = listings([*TITLES, None])
+    ids = catalogue["listing_id"].to_list()
+    pairs = pl.DataFrame([(a, b) for a in ids for b in ids if a < b], schema=["left_id", "right_id"], orient="row")
+    whole = pair_features(pairs, catalogue, None, None, VOCABULARY, threads=1)
+    monkeypatch.setattr("sosie.decider.features._AT_ONCE", 7)
+    parts = pair_features(pairs, catalogue, None, None, VOCABULARY, threads=3)
+    np.testing.assert_array_equal(parts, whole)
