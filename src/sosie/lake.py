@@ -100,11 +100,14 @@ class Lake:
 
     def scan(self, table: Table, *, as_of: int | datetime | None = None) -> pl.LazyFrame:
         """All rows, lazily; no rows where the table does not exist yet. `as_of` is a Delta version or a time."""
-        if self._open(table) is None:
+        held = self._open(table)
+        if held is None:
             return pl.LazyFrame(schema=table.schema)
-        held = pl.scan_delta(self.path(table), version=as_of, storage_options=dict(self.storage_options) or None)
-        there = held.collect_schema()  # a table that was made before it got a column has nulls there
-        return held.select(
+        if as_of is not None:
+            held.load_as_version(as_of)
+        rows = pl.scan_delta(held)
+        there = rows.collect_schema()  # a table that was made before it got a column has nulls there
+        return rows.select(
             (pl.col(name) if name in there else pl.lit(None)).cast(dtype).alias(name)
             for name, dtype in table.columns.items()
         )
@@ -118,8 +121,9 @@ class Lake:
         self, table: Table, column: str, values: pl.Series | Iterable[str], *, columns: Sequence[str] | None = None
     ) -> pl.DataFrame:
         """Rows whose `column` is one of `values`. Reads one column in full and the others where it hits."""
-        wanted = pl.DataFrame({column: pl.Series(values, dtype=pl.String)}).lazy().unique()
-        frame = self.scan(table).join(wanted, on=column, how="semi")
+        wanted = pl.DataFrame({column: pl.Series(values, dtype=pl.String)}).unique()
+        rows = table.schema.to_frame().lazy() if wanted.is_empty() else self.scan(table)
+        frame = rows.join(wanted.lazy(), on=column, how="semi")
         return (frame if columns is None else frame.select(columns)).collect()
 
     def checked(self, table: Table, rows: pl.DataFrame) -> pl.DataFrame:

@@ -197,6 +197,8 @@ class VectorIndex:
         """
         ids, vectors = checked(ids, vectors)
         name = self._name(modality, version)
+        if not ids:
+            return Written()
         with self._writing():
             before, inserted, updated = self._count(name), 0, 0
             for batch, wanted in batches(ids, vectors):
@@ -217,6 +219,8 @@ class VectorIndex:
     def delete(self, modality: Modality, ids: Sequence[str], *, version: str | None = None) -> Written:
         """Delete these ids; those that aren't there are fine. Raises as `upsert`."""
         name, ids = self._name(modality, version), list(dict.fromkeys(ids))
+        if not ids:
+            return Written()
         with self._writing():
             before, deleted, left = self._count(name), 0, 0
             for start in range(0, len(ids), BATCH):

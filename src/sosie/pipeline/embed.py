@@ -3,6 +3,8 @@
 import math
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
 from typing import Literal, TypedDict
 
 import numpy as np
@@ -32,7 +34,15 @@ class Shard(TypedDict):
 
 def version(settings: Settings, modality: Modality) -> str:
     """The embedding version that is written now. Raises `ModelError`."""
-    return Artifact.load(settings.encoder(modality), f"{modality}-encoder").version
+    folder = settings.encoder(modality)
+    files = ((file, file.stat()) for file in sorted(folder.glob("*")))
+    return _version(folder, modality, tuple((file.name, about.st_mtime_ns, about.st_size) for file, about in files))
+
+
+@lru_cache
+def _version(folder: Path, modality: Modality, files: tuple[tuple[str, int, int], ...]) -> str:
+    """Checked once for as long as its `files` stay what they are: an hour asks some twenty times."""
+    return Artifact.load(folder, f"{modality}-encoder").version
 
 
 def shards(run: Run) -> list[Shard]:
