@@ -8,10 +8,10 @@ import polars as pl
 from sosie import tables
 from sosie.index import open_index
 from sosie.lake import Lake
+from sosie.pipeline.retrieval import limits
 from sosie.settings import Settings
 
 _PAIR = ["left_id", "right_id"]
-_LIST = ["listing_id", "source"]
 TOLERANCE = 1e-4
 """Of scores: two processes' last bits differ."""
 
@@ -21,7 +21,7 @@ def differences(hourly: Settings, full: Settings) -> dict[str, int]:
     one, other = Lake(hourly.lake_uri), Lake(full.lake_uri)
     told = {
         "listings": _rows(*(_listings(lake) for lake in (one, other))),
-        "neighbour_lists": _rows(*(_lists(lake) for lake in (one, other))),
+        "neighbour_lists": _rows(*(_lists(home) for home in (hourly, full))),
         "pairs": _pairs(one, other),
         "clusters": _rows(*(_clusters(lake) for lake in (one, other))),
         "canonical": _rows(*(lake.read(tables.CLUSTERS, columns=["listing_id", "size"]) for lake in (one, other))),
@@ -43,9 +43,17 @@ def _listings(lake: Lake) -> pl.DataFrame:
     return lake.read(tables.LISTINGS, ~pl.col("is_deleted")).drop("first_seen_run", "last_changed_run")
 
 
-def _lists(lake: Lake) -> pl.DataFrame:
-    near = pl.col("near").list.eval(pl.element().struct.field("other")).list.join(" ")
-    return lake.read(tables.NEIGHBOURS).select(pl.concat_str(*_LIST, separator=" ").alias("list"), "content", near=near)
+def _lists(home: Settings) -> pl.DataFrame:
+    held, every = Lake(home.lake_uri).read(tables.NEIGHBOURS), limits(home.blocking)
+    parts = [
+        held.filter(pl.col("source") == source).with_columns(
+            pl.col("others").list.head(every[source][0] if source in every else 0)
+        )
+        for source in held["source"].unique()
+    ]
+    named = pl.concat_str("number", "source", separator=" ").alias("list")
+    near = pl.col("others").cast(pl.List(pl.String)).list.join(" ")
+    return pl.concat([held.clear(), *parts]).select(named, "content", near=near)
 
 
 def _clusters(lake: Lake) -> pl.DataFrame:

@@ -157,38 +157,25 @@ def seed(run: pipeline.Run, market: Market) -> None:
     nearest.train(vectors[:: max(len(vectors) // (lists * 50), 1)])
     nearest.add(vectors)
     nearest.nprobe = 16
-    ids = pl.Series(names(0, market.listings))
-    placed = neighbours.contents(catalogue, ["text", *blocking.KEYS])
+    places = neighbours.Places(pl.Series(names(0, market.listings)))
+    catalogue = catalogue.sort("listing_id")
+    long, parts = rules.text_neighbours + math.ceil(rules.text_neighbours * rules.spare_neighbours), []
     for start in range(0, market.listings, CHUNK):
-        some = ids[start : start + CHUNK]
-        near, where = nearest.search(vectors[start : start + CHUNK], rules.text_neighbours + 1)
+        some = places.every[start : start + CHUNK]
+        near, where = nearest.search(vectors[start : start + CHUNK], long + 1)
         kept = (where >= 0) & (near >= rules.min_text_similarity)
         found = pl.DataFrame(
-            {
-                "query_id": some.gather(np.nonzero(kept)[0]),
-                "listing_id": ids.gather(where[kept]),
-                "similarity": near[kept],
-            },
-            schema=blocking.NEIGHBOURS,
-        )
-        found = blocking.nearest(neighbours.rounded(found, rules.min_text_similarity), rules.text_neighbours)
-        own = placed.filter(pl.col("listing_id").is_in(some.implode()))
-        nowhere, nobody = pl.lit(None, pl.Float32), pl.lit([], NEIGHBOURS.columns["near"])
-        lake.append(
-            NEIGHBOURS,
-            pl.concat(
-                [
-                    neighbours.rows(
-                        found, own.filter(pl.col("source") == "text").with_columns(reach=nowhere), "text",
-                        rules.text_neighbours, math.ceil(rules.text_neighbours * rules.spare_neighbours),
-                    ),
-                    own.filter(pl.col("source") != "text")
-                    .with_columns(reach=nowhere, near=nobody, spare=nobody)
-                    .select(*NEIGHBOURS.columns),
-                ]
-            ),
-        )  # fmt: skip
-        told(f"{start + len(some):,} lists of neighbours stored")
+            {"query_id": some.gather(np.nonzero(kept)[0]), "listing_id": where[kept], "similarity": near[kept]}
+        ).cast(neighbours.NEAR)
+        found = found.with_columns(pl.col("similarity").round(neighbours.DIGITS))
+        placed = places.contents(catalogue, some, ["text"]).with_columns(reach=pl.lit(None, pl.Float32))
+        placed = places.placed(placed, "listing_id", "number")
+        parts.append(neighbours.rows(blocking.nearest(found, long), placed, places, "text", long))
+        told(f"{start + len(some):,} lists of neighbours made")
+    keys = places.contents(catalogue, places.every, blocking.KEYS)
+    nobody = {name: pl.lit([], NEIGHBOURS.columns[name]) for name in ("others", "similarities")}
+    parts.append(keys.with_columns(reach=pl.lit(None, pl.Float32), **nobody).select(*NEIGHBOURS.columns))
+    lake.rewrite(NEIGHBOURS, pl.concat(parts), market.listings)
 
 
 def groups(run: pipeline.Run, catalogue: pl.DataFrame) -> None:

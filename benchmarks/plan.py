@@ -231,19 +231,20 @@ def lake(market: Path, held: Lake) -> dict[str, float]:
         created_timestamp=pl.lit(datetime(2026, 1, 5, tzinfo=UTC)),
     )
     others = random.integers(rows, size=(rows, 40))
+    places = neighbours.Places(pl.Series(ids).sort())
     lists = pl.DataFrame(
         {
-            "query_id": pl.Series(ids).gather(np.repeat(np.arange(rows), 40)),
-            "listing_id": pl.Series(ids).gather(others.ravel()),
+            "query_id": np.repeat(np.arange(rows), 40),
+            "listing_id": others.ravel(),
             "similarity": random.random(rows * 40).astype(np.float32),
-        },
-        schema=blocking.NEIGHBOURS,
-    )
-    placed = pl.DataFrame({"listing_id": ids, "content": digests}).with_columns(reach=pl.lit(None, pl.Float32))
+        }
+    ).cast(neighbours.NEAR)
+    placed = pl.DataFrame({"listing_id": places.every, "content": neighbours.numbers(pl.Series(digests))})
+    placed = placed.with_columns(reach=pl.lit(None, pl.Float32))
     wanted: tuple[tuple[str, Table, pl.DataFrame], ...] = (
         ("listing_bytes", LISTINGS, listings),
         ("vector_bytes", TEXT_EMBEDDINGS, embedded),
-        ("neighbours_bytes", NEIGHBOURS, neighbours.rows(lists, placed, "text", 40, 0)),
+        ("neighbours_bytes", NEIGHBOURS, neighbours.rows(lists, placed, places, "text", 40)),
     )
     found = {}
     for name, table, frame in wanted:

@@ -4,7 +4,8 @@
 
 A simulated marketplace is loaded in one hour, and the next hour brings the very same rows. Both run in this process
 after an hour of another, tiny marketplace, and the index's server is up, so that start-up (imports, the server) is in
-neither. The peer is the first hour of the same run. Model calls are counted by the hours themselves, in `embed`'s counts.
+neither. The peer is the first hour of the same run. Model calls are counted by the hours themselves, in `embed`'s
+counts.
 """
 
 import logging

@@ -80,7 +80,7 @@ CATALOGUE = pl.DataFrame(
 
 
 def test_exact_keys_join_what_is_equal_and_nothing_that_is_empty() -> None:
-    found = blocking.exact_keys(pl.Series(["a"]), CATALOGUE, limit=10)
+    found = blocking.exact_keys(pl.Series(["a"]), blocking.keyed(CATALOGUE), limit=10)
     assert found.pairs.rows() == [
         ("a", "b", "gtin"),
         ("a", "b", "phash"),
@@ -92,15 +92,17 @@ def test_exact_keys_join_what_is_equal_and_nothing_that_is_empty() -> None:
 
 
 def test_a_key_that_too_many_share_is_skipped_and_counted() -> None:
-    found = blocking.exact_keys(CATALOGUE["listing_id"], CATALOGUE, limit=2)
+    found = blocking.exact_keys(CATALOGUE["listing_id"], blocking.keyed(CATALOGUE), limit=2)
     assert found.skipped == {"gtin": 1, "image_hash": 0, "phash": 0, "title": 0}
     assert "gtin" not in found.pairs["source"]
 
 
 def test_exact_keys_work_on_the_columns_that_are_there() -> None:
-    found = blocking.exact_keys(CATALOGUE["listing_id"], CATALOGUE.select("listing_id", "gtin"), limit=5)
+    found = blocking.exact_keys(
+        CATALOGUE["listing_id"], blocking.keyed(CATALOGUE.select("listing_id", "gtin")), limit=5
+    )
     assert set(found.pairs["source"]) == {"gtin"}
-    nothing = blocking.exact_keys(pl.Series([], dtype=pl.String), CATALOGUE, limit=5)
+    nothing = blocking.exact_keys(pl.Series([], dtype=pl.String), blocking.keyed(CATALOGUE), limit=5)
     assert nothing.pairs.is_empty()
 
 

@@ -27,6 +27,7 @@ from sosie.index import Modality, open_index, server
 from sosie.judgements import judge, retract, standing
 from sosie.lake import Lake
 from sosie.pipeline import veto
+from sosie.pipeline.retrieval import limits
 from sosie.settings import PROJECT, Blocking, Settings, load
 
 EXAMPLES = int(os.environ.get("SOSIE_LAW_EXAMPLES", "4"))
@@ -253,7 +254,7 @@ def told(settings: Settings) -> dict[str, object]:
     listings = lake.read(tables.LISTINGS, ~pl.col("is_deleted")).drop("first_seen_run", "last_changed_run")
     held = lake.read(tables.PAIRS).drop("run_id").sort("left_id", "right_id")
     clusters = lake.read(tables.CLUSTERS)
-    lists = lake.read(tables.NEIGHBOURS).sort("listing_id", "source")
+    lists, long = lake.read(tables.NEIGHBOURS), limits(settings.blocking)
     with open_index(settings) as index:
         modalities: tuple[Modality, ...] = ("text", "image")
         indexed = {modality: sorted(index.ids(modality)) for modality in modalities}
@@ -270,7 +271,7 @@ def told(settings: Settings) -> dict[str, object]:
             for row in held.iter_rows(named=True)
         },
         "neighbours": {
-            (row["listing_id"], row["source"]): (row["content"], [one["other"] for one in row["near"]])
+            (row["number"], row["source"]): (row["content"], row["others"][: long.get(row["source"], (0,))[0]])
             for row in lists.iter_rows(named=True)
         },
         "clusters": sorted(

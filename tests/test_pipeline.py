@@ -10,13 +10,13 @@ import pytest
 from homes import up_to_clusters
 from PIL import Image
 
-from sosie import phashes, pipeline, replay, tables
+from sosie import neighbours, phashes, pipeline, replay, tables
 from sosie.decider import mlp
 from sosie.errors import BatchRejected
 from sosie.index import open_index, server
 from sosie.judgements import judge
 from sosie.lake import Lake
-from sosie.pipeline.candidates import Retrieval, limits
+from sosie.pipeline.retrieval import Retrieval, limits
 from sosie.report.counts import Counts
 from sosie.settings import load
 from sosie.simulate import Marketplace, write
@@ -50,7 +50,7 @@ def counts(run: pipeline.Run) -> Counts:
 
 
 def live(run: pipeline.Run) -> pl.DataFrame:
-    return run.lake.read(tables.LISTINGS, ~pl.col("is_deleted"))
+    return run.lake.read(tables.LISTINGS, ~pl.col("is_deleted")).sort("listing_id")
 
 
 def test_the_manifest_of_each_hour_adds_up(runs: list[pipeline.Run]) -> None:
@@ -134,7 +134,8 @@ def test_the_index_and_the_join_in_process_find_the_same_neighbours(runs: list[p
         run = pipeline.Run(runs[-1].id, runs[-1].settings.model_copy(update={"blocking": rules}))
         retrieve = Retrieval(run, catalogue, decider.vocabulary)
         asked = limits(rules).items()
-        found.append({source: retrieve(source, changed, k, floor) for source, (k, floor) in asked})
+        asking = retrieve.places.of(changed)
+        found.append({source: retrieve(source, asking, k, floor) for source, (k, floor) in asked})
     joined, asked = found
     for modality in ("text", "image"):
         both = joined[modality].join(asked[modality], on=["query_id", "listing_id"], how="full", suffix="_asked")
@@ -155,8 +156,9 @@ def test_pictures_whose_hashes_differ_in_a_few_bits_propose_each_other(runs: lis
     }
     assert any(near.values())
     lists = run.lake.read(tables.NEIGHBOURS, pl.col("source") == phashes.SOURCE).to_dicts()
-    held = {row["listing_id"]: {entry["other"] for entry in row["near"]} for row in lists}
     room = run.settings.blocking.phash_neighbours
+    names = {neighbours.numbers(pl.Series([one]))[0]: one for one in live(run)["listing_id"]}
+    held = {names[row["number"]]: {names[other] for other in row["others"][:room]} for row in lists}
     assert held.keys() == near.keys()
     assert all(held[one] <= near[one] and len(held[one]) == min(len(near[one]), room) for one in near)
     assert run.lake.read(tables.PAIRS)["blocked_by"].explode().eq(phashes.SOURCE).any()

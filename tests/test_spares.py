@@ -3,10 +3,12 @@
 from collections.abc import Callable
 
 import polars as pl
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sosie import blocking, neighbours
+from sosie.errors import TerminalError
 from sosie.pipeline.candidates import _Moved, _shifted
 from sosie.tables import NEIGHBOURS
 
@@ -21,33 +23,42 @@ hours = st.lists(
 )
 
 
+def known(places: Places) -> neighbours.Places:
+    return neighbours.Places(pl.Series(sorted(places), dtype=pl.String))
+
+
 def searching(places: Places, asked: list[str]) -> Callable[..., pl.DataFrame]:
+    everybody = known(places)
+
     def search(_: str, asking: pl.Series, k: int, floor: float) -> pl.DataFrame:
-        asked.extend(asking)
+        names = everybody.ids.gather(asking).to_list()
+        asked.extend(names)
         rows = [
             (one, other, 1 - abs(places[one] - there) / 10)
-            for one in asking
+            for one in names
             for other, there in places.items()
             if other != one
         ]
-        found = pl.DataFrame(rows, schema=blocking.NEIGHBOURS, orient="row")
-        return blocking.nearest(neighbours.rounded(found, floor), k)
+        found = neighbours.rounded(pl.DataFrame(rows, schema=blocking.NEIGHBOURS, orient="row"), floor)
+        return blocking.nearest(found.with_columns(everybody.of(found[name]) for name in ("query_id", "listing_id")), k)
 
     return search
 
 
 def contents(places: Places) -> pl.DataFrame:
-    schema = {name: NEIGHBOURS.columns[name] for name in ("listing_id", "source", "content")}
-    return pl.DataFrame([(one, "text", str(there)) for one, there in places.items()], schema=schema, orient="row")
+    schema = {name: NEIGHBOURS.columns[name] for name in ("number", "source", "content")}
+    numbers = neighbours.numbers(pl.Series(list(places), dtype=pl.String))
+    rows = [(number, "text", there) for number, there in zip(numbers, places.values(), strict=True)]
+    return pl.DataFrame(rows, schema=schema, orient="row")
 
 
 def after(state: pl.DataFrame, was: Places, now: Places, spare: int, asked: list[str]) -> pl.DataFrame:
     old, new = contents(was), contents(now)
     left, came = (one.join(other, on=one.columns, how="anti") for one, other in ((old, new), (new, old)))
-    moved = _Moved("text", K, FLOOR, spare, left, came)
+    moved = _Moved("text", K, K + spare, FLOOR, left, came, known(now))
     rows = moved.lists(state, searching(now, asked), DEPTH).rows
-    replaced = pl.concat([rows["listing_id"], left["listing_id"]])
-    return pl.concat([state.filter(~pl.col("listing_id").is_in(replaced.implode())), rows])
+    replaced = pl.concat([rows["number"], left["number"]])
+    return pl.concat([state.filter(~pl.col("number").is_in(replaced.implode())), rows])
 
 
 @settings(max_examples=60, deadline=None)
@@ -60,9 +71,11 @@ def test_any_history_of_moves_ends_with_the_lists_of_one_search(
     for hour in history:
         now = {one: there for one, there in {**places, **hour}.items() if there is not None}
         state, places = after(state, places, now, spare, []), now
-        wanted = searching(now, [])("text", pl.Series(list(now), dtype=pl.String), K, FLOOR)
-        lists = {row["listing_id"]: [near["other"] for near in row["near"]] for row in state.iter_rows(named=True)}
-        assert lists == {one: wanted.filter(pl.col("query_id") == one)["listing_id"].to_list() for one in now}
+        everybody = known(now)
+        wanted = searching(now, [])("text", everybody.every, K, FLOOR)
+        near = everybody.named(neighbours.unpacked(state, everybody, K), "query_id", "listing_id")
+        assert sorted(state["number"]) == sorted(everybody.numbers)
+        assert near.sort("query_id", maintain_order=True).equals(everybody.named(wanted, "query_id", "listing_id"))
 
 
 def test_a_list_with_spares_is_not_searched_again() -> None:
@@ -75,36 +88,52 @@ def test_a_list_with_spares_is_not_searched_again() -> None:
         assert set(asked) == again
 
 
+LIMITS = {"text": (4, 0.0), "image": (2, 0.0)}
+EVERYBODY = neighbours.Places(pl.Series(list("abcdefgh")))
 tables = st.dictionaries(
-    st.tuples(st.sampled_from(["text", "image"]), st.sampled_from("abcde")),
+    st.tuples(st.sampled_from(list(LIMITS)), st.sampled_from("abcde")),
     st.lists(st.sampled_from("abcdefgh"), max_size=4, unique=True),
     max_size=8,
 )
 
 
-def rows(lists: dict[tuple[str, str], list[str]]) -> pl.DataFrame:
-    return pl.DataFrame(
-        [
-            (one, source, "", 0.0, [{"other": other, "similarity": 0.5} for other in near], [])
-            for (source, one), near in lists.items()
-        ],
-        schema=pl.Schema(
-            {name: NEIGHBOURS.columns[name] for name in ("listing_id", "source", "content", "reach", "near", "spare")}
-        ),
-        orient="row",
-    )
+def rows(lists: dict[tuple[str, str], list[str]]) -> dict[str, pl.DataFrame]:
+    def numbers(names: list[str]) -> list[int]:
+        return neighbours.numbers(pl.Series(names, dtype=pl.String)).to_list()
+
+    found = [
+        (*numbers([one]), source, 0, 0.0, numbers(near), [0.5] * len(near)) for (source, one), near in lists.items()
+    ]
+    whole = pl.DataFrame(found, schema=NEIGHBOURS.schema, orient="row")
+    return {source: whole.filter(pl.col("source") == source) for source in LIMITS}
 
 
 @settings(deadline=None)
-@given(tables, tables, st.lists(st.sampled_from("abcdefgh"), max_size=2))
+@given(tables, tables, st.lists(st.sampled_from("abcdefgh"), max_size=2, unique=True))
 def test_pairs_shift_where_one_comes_to_a_list_or_goes_from_it(
     before: dict[tuple[str, str], list[str]], after_: dict[tuple[str, str], list[str]], apart: list[str]
 ) -> None:
     was, now = (
-        {(source, one, other) for (source, one), near in lists.items() for other in near} for lists in (before, after_)
+        {(source, one, other) for (source, one), near in lists.items() for other in near[: LIMITS[source][0]]}
+        for lists in (before, after_)
     )
     wanted = {tuple(sorted((one, other))) for _, one, other in was ^ now if not {one, other} & set(apart)}
-    found = _shifted(rows(before), rows(after_), pl.Series(apart, dtype=pl.String))
+    away = EVERYBODY.of(pl.Series(apart, dtype=pl.String))
+    found = EVERYBODY.named(_shifted(LIMITS, rows(before), rows(after_), EVERYBODY, away), "left_id", "right_id")
     assert found.columns == ["left_id", "right_id"]
     assert set(found.iter_rows()) == wanted
     assert found.height == len(wanted)
+
+
+def test_a_number_is_of_its_text_alone() -> None:
+    assert neighbours.numbers(pl.Series(["a", None, "listing"])).to_list() == [
+        -8839064797231613815,
+        None,
+        7429757247428303801,
+    ]
+
+
+def test_two_listings_of_one_number_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(neighbours, "numbers", lambda ids: ids.str.len_bytes().cast(pl.Int64))
+    with pytest.raises(TerminalError, match="Listings aa and bb have one number: rename one of them"):
+        _ = neighbours.Places(pl.Series(["aa", "bb", "ccc"])).numbers

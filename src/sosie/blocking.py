@@ -113,29 +113,35 @@ def nearest(neighbours: pl.DataFrame, k: int) -> pl.DataFrame:
     )
 
 
-def exact_keys(changed_ids: pl.Series, listings: pl.DataFrame, limit: int) -> ExactKeys:
+def keyed(listings: pl.DataFrame) -> pl.DataFrame:
+    """listing_id, source, content: the keys of some listings (listing_id and any of gtin, image_hash, image_phash,
+    title), no row where one has none."""
+    parts = [
+        listings.select("listing_id", source=pl.lit(source), content=key.cast(pl.String))
+        for source, key in KEYS.items()
+        if _COLUMN[source] in listings.columns
+    ]
+    return pl.concat(parts).filter(pl.col("content").str.len_chars() > 0)
+
+
+def exact_keys(changed_ids: pl.Series, keyed: pl.DataFrame, limit: int) -> ExactKeys:
     """Pairs of a changed listing with every one that has the same GTIN, picture, perceptual hash or normalised title.
 
-    `listings` is the live catalogue: listing_id and any of gtin, image_hash, image_phash, title. A key that more than
-    `limit` listings share says little (a placeholder picture, a one-word title) and is skipped and counted.
+    `keyed` (listing_id, source, content) has the keys of the live catalogue. One that more than `limit` listings share
+    says little (a placeholder picture, a one-word title) and is skipped and counted.
     """
-    changed = pl.DataFrame({"query_id": changed_ids.cast(pl.String).unique()})
-    found, skipped = [], {}
-    for source, key in KEYS.items():
-        if _COLUMN[source] not in listings.columns:
-            continue
-        keyed = listings.select("listing_id", key=key).filter(pl.col("key").str.len_chars() > 0)
-        queries = keyed.rename({"listing_id": "query_id"}).join(changed, on="query_id", how="semi")
-        sizes = keyed.join(queries.select("key").unique(), on="key", how="semi").group_by("key").len()
-        skipped[source] = sizes.filter(pl.col("len") > limit).height
-        shared = sizes.filter(pl.col("len").is_between(2, limit)).select("key")
-        found.append(
-            queries.join(shared, on="key", how="semi")
-            .join(keyed, on="key")
-            .filter(pl.col("query_id") != pl.col("listing_id"))
-            .select("query_id", "listing_id", source=pl.lit(source))
-        )
-    pairs = pl.concat(found) if found else pl.DataFrame(schema=KEYED)
+    key = ["source", "content"]
+    changed = changed_ids.unique().to_frame("query_id")
+    queries = keyed.rename({"listing_id": "query_id"}).join(changed, on="query_id", how="semi")
+    sizes = keyed.join(queries.select(key).unique(), on=key, how="semi").group_by(key).len()
+    skipped = dict.fromkeys(KEYS, 0) | dict(sizes.filter(pl.col("len") > limit).group_by("source").len().iter_rows())
+    shared = sizes.filter(pl.col("len").is_between(2, limit)).select(key)
+    pairs = (
+        queries.join(shared, on=key, how="semi")
+        .join(keyed, on=key)
+        .filter(pl.col("query_id") != pl.col("listing_id"))
+        .select("query_id", "listing_id", "source")
+    )
     return ExactKeys(pairs.sort("query_id", "listing_id", "source"), skipped)
 
 
@@ -143,6 +149,8 @@ def candidates(
     neighbours: Mapping[str, pl.DataFrame], keys: ExactKeys | None = None, per_listing_cap: int = 120
 ) -> Candidates:
     """Union of all sources: each unordered pair once, in order of ids, with the sources that proposed it.
+
+    Ids are of any one type that has an order.
 
     Each changed listing keeps at most `per_listing_cap` pairs of its own: those with an exact key first, then by rank
     within their source (cosines of titles and of pictures are on different scales, ranks are not). A pair stays where
@@ -199,7 +207,7 @@ def candidates(
     kept = pairs.filter("kept").select("left_id", "right_id", "blocked_by").sort("left_id", "right_id")
     by_source = kept.select(source=pl.col("blocked_by").explode()).group_by("source").len().sort("source")
     return Candidates(
-        pairs=kept.cast(PAIRS),
+        pairs=kept.cast({"blocked_by": PAIRS["blocked_by"]}),
         by_source=dict(by_source.iter_rows()),
         skipped_keys=skipped,
         capped_listings=over["query_id"].n_unique(),

@@ -17,7 +17,7 @@ STEPS = (
 )  # fmt: skip
 LAKE_WRITES = (
     "quarantine.upsert", "changes.upsert", "changes.delete", "listings.upsert", "text_embeddings.append",
-    "image_embeddings.append", "regroup.upsert", "pairs.exchange", "neighbours.exchange", "recipes.upsert",
+    "image_embeddings.append", "regroup.upsert", "pairs.exchange", "neighbours.rewrite", "recipes.upsert",
     "cluster_events.append", "decisions.append", "clusters.exchange", "held_merges.exchange", "regroup.delete",
     "runs.upsert", "alerts.upsert", "spellings.append",
 )  # fmt: skip

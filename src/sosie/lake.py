@@ -10,7 +10,7 @@ from datetime import datetime
 from functools import reduce
 
 import polars as pl
-from deltalake import CommitProperties, DeltaTable, Schema
+from deltalake import ColumnProperties, CommitProperties, DeltaTable, Schema, WriterProperties
 from deltalake.exceptions import CommitFailedError, TableNotFoundError
 from deltalake.table import TableMerger
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
@@ -31,6 +31,14 @@ def _busy(table: Table, outcome: object) -> None:
     raise StoreBusy(
         f"Table {table.name} kept changing under our write (8 tries). Nothing of it was kept; run the step again."
     ) from getattr(outcome, "exception", lambda: None)()
+
+
+_AS_THEY_ARE = WriterProperties(
+    compression="UNCOMPRESSED",
+    default_column_properties=ColumnProperties(dictionary_enabled=False),
+    column_properties={"source": ColumnProperties(dictionary_enabled=True)},
+)
+"""Numbers that are hashes: to press them takes longer than to write them, and leaves them as long as they were."""
 
 
 @dataclass(frozen=True)
@@ -180,6 +188,26 @@ class Lake:
         with _writing(table, "delete"):
             self._merge(table, keys.unique(), names, run_id).when_matched_delete().execute()
         return Written(deleted=hits)
+
+    @_again_if_raced
+    def rewrite(self, table: Table, rows: pl.DataFrame, moved: int, *, run_id: str = "") -> Written:
+        """Let the table hold `rows` and nothing else. `moved` of them are others than before; of none nothing is done.
+
+        For a table that is held whole already and whose changes lie in all of its files: a merge would read it again.
+        """
+        if moved:
+            rows = self.checked(table, rows)
+            with _writing(table, "rewrite"):
+                rows.write_delta(
+                    self._open_or_create(table),
+                    mode="overwrite",
+                    delta_write_options={
+                        "schema_mode": "overwrite",
+                        "commit_properties": _commit(run_id),
+                        "writer_properties": _AS_THEY_ARE,
+                    },
+                )
+        return Written(updated=moved)
 
     def exchange(self, table: Table, rows: pl.DataFrame, gone: pl.DataFrame, *, run_id: str = "") -> Written:
         """`upsert` some rows and `delete` others in one commit: nobody ever sees, or is left with, half of it.

@@ -19,11 +19,15 @@ listing has more than `reverse_neighbours` others above the floor; these are cou
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
 
+import mmh3
 import polars as pl
 
 from sosie import phashes
 from sosie.blocking import KEYS, NEIGHBOURS
+from sosie.errors import TerminalError
 from sosie.tables import NEIGHBOURS as TABLE
 
 DIGITS = 5
@@ -41,15 +45,82 @@ CONTENT = {
 }
 """Source → what of a listing decides where it stands in it."""
 
+_CONTENT = ("number", "source", "content")
+
+PLACE = pl.UInt32
+NEAR = pl.Schema({"query_id": PLACE, "listing_id": PLACE, "similarity": pl.Float32})
+"""`blocking.NEIGHBOURS` of places."""
+
+
+def numbers(texts: pl.Series) -> pl.Series:
+    """64 bits of MurmurHash3 for each text, Int64; null stays null."""
+    return pl.Series(
+        texts.name, [None if text is None else mmh3.hash64(text)[0] for text in texts.to_list()], dtype=pl.Int64
+    )
+
+
+@dataclass(frozen=True)
+class Places:
+    """The live catalogue's ids in order, by which a listing has a place, and a number.
+
+    Raises `TerminalError` where two ids have one number: a thing of one catalogue of 200 million in a thousand.
+    """
+
+    ids: pl.Series
+
+    @cached_property
+    def numbers(self) -> pl.Series:
+        found = numbers(self.ids)
+        if found.n_unique() != len(found):
+            twice = self.ids.filter(found.is_duplicated()).to_list()
+            raise TerminalError(f"Listings {' and '.join(twice[:2])} have one number: rename one of them in its feed.")
+        return found
+
+    @cached_property
+    def _by_id(self) -> pl.DataFrame:
+        return pl.DataFrame({"id": self.ids, "place": pl.int_range(len(self.ids), dtype=PLACE, eager=True)})
+
+    @cached_property
+    def _by_number(self) -> pl.DataFrame:
+        return pl.DataFrame({"number": self.numbers, "place": self._by_id["place"]})
+
+    @property
+    def every(self) -> pl.Series:
+        return self._by_id["place"]
+
+    def of(self, ids: pl.Series) -> pl.Series:
+        """Places of ids, null for who is not live."""
+        found = pl.DataFrame({"id": ids}).join(self._by_id, on="id", how="left", maintain_order="left")
+        return found["place"].alias(ids.name)
+
+    def placed(self, rows: pl.DataFrame, column: str, number: str) -> pl.DataFrame:
+        """Those of some rows whose `number` is of a live listing, whose place is in `column` then."""
+        by_number = self._by_number.rename({"place": column})
+        return rows.join(by_number, left_on=number, right_on="number", maintain_order="left").drop(number)
+
+    def at(self, numbers: pl.Series) -> pl.Series:
+        """Places of the live ones among some numbers."""
+        return self.placed(numbers.to_frame("number"), "place", "number")["place"]
+
+    def named(self, rows: pl.DataFrame, *columns: str) -> pl.DataFrame:
+        """Ids instead of places."""
+        return rows.with_columns(self.ids.gather(rows[name]).alias(name) for name in columns)
+
+    def contents(self, catalogue: pl.DataFrame, places: pl.Series, sources: Iterable[str]) -> pl.DataFrame:
+        """number, source, content of some of `catalogue`, whose rows are the places; none where it has none."""
+        listings = catalogue[places].with_columns(number=self.numbers.gather(places))
+        return contents(listings, sources)
+
 
 def contents(listings: pl.DataFrame, sources: Iterable[str]) -> pl.DataFrame:
-    """listing_id, source, content of live listings; no row where a listing has nothing of a source."""
-    schema = pl.Schema({name: TABLE.columns[name] for name in ("listing_id", "source", "content")})
+    """number, source, content of live listings (number, and what contents are of); no row where one has nothing."""
     parts = [
-        listings.select("listing_id", source=pl.lit(source), content=CONTENT[source].cast(pl.String))
+        listings.select("number", source=pl.lit(source), content=CONTENT[source].cast(pl.String))
+        .filter(pl.col("content").str.len_chars() > 0)
+        .with_columns(pl.col("content").map_batches(numbers, pl.Int64))
         for source in sources
     ]
-    return pl.concat([schema.to_frame(), *parts]).filter(pl.col("content").str.len_chars() > 0)
+    return pl.concat([pl.DataFrame(schema={name: TABLE.columns[name] for name in _CONTENT}), *parts])
 
 
 def rounded(found: pl.DataFrame, floor: float) -> pl.DataFrame:
@@ -64,58 +135,49 @@ def settle(held: pl.DataFrame, gained: pl.DataFrame, gone: pl.Series) -> pl.Data
     return pl.concat([gained, stay.join(gained, on=["query_id", "listing_id"], how="anti")])
 
 
-def rows(lists: pl.DataFrame, placed: pl.DataFrame, source: str, k: int, spare: int) -> pl.DataFrame:
-    """Rows of the table for the listings in `placed` (listing_id, content, reach), most near first.
+def rows(lists: pl.DataFrame, placed: pl.DataFrame, places: Places, source: str, long: int) -> pl.DataFrame:
+    """Rows of the table for the listings in `placed` (listing_id: a place, content, reach), most near first.
 
-    A list is cut after `k` and its spares, and reaches as far as its last one then; else as far as `placed` says. It
-    is cut as well where it is exactly that long and reaches null: nobody knows what comes after a search's last.
+    `lists` fits `NEAR`. A list is cut after `long`, and reaches as far as its last one then; else as far as `placed`
+    says. It is cut as well where it is exactly that long and reaches null: nobody knows what comes after a search's
+    last.
     """
+    ordered = lists.sort("query_id", "similarity", "listing_id", descending=[False, True, False])
     packed = (
-        lists.sort("query_id", "similarity", "listing_id", descending=[False, True, False])
+        ordered.select("query_id", "similarity", number=places.numbers.gather(ordered["listing_id"]))
         .group_by("query_id", maintain_order=True)
-        .agg(every=pl.struct(other="listing_id", similarity="similarity").head(k + spare), long=pl.len())
+        .agg(
+            others=pl.col("number").head(long),
+            similarities=pl.col("similarity").head(long),
+            met=pl.len(),
+            last=pl.col("similarity").head(long).last(),
+        )
     )
-    last = pl.col("every").list.last().struct.field("similarity")
-    full = pl.col("long") >= k + spare
-    cut = (pl.col("long") > k + spare) | (full & pl.col("reach").is_null())
+    cut = (pl.col("met") > long) | ((pl.col("met") == long) & pl.col("reach").is_null())
     return (
-        placed.select("listing_id", "content", "reach")
+        placed.select("listing_id", "content", "reach", number=places.numbers.gather(placed["listing_id"]))
         .join(packed, left_on="listing_id", right_on="query_id", how="left")
-        .with_columns(pl.col("every").fill_null([]))
         .with_columns(
+            pl.col("others", "similarities").fill_null([]),
             source=pl.lit(source),
-            near=pl.col("every").list.head(k),
-            spare=pl.col("every").list.slice(k),
-            reach=pl.when(cut).then(last).otherwise("reach").fill_null(EVERYBODY),
+            reach=pl.when(cut).then("last").otherwise("reach").fill_null(EVERYBODY),
         )
         .select(pl.col(name).cast(dtype) for name, dtype in TABLE.columns.items())
     )
 
 
-def unpacked(state: pl.LazyFrame, near: pl.Expr | None = None) -> pl.LazyFrame:
-    """Rows of the table as source, query_id, listing_id, similarity; of `near`, or of another list of each row."""
-    return (
-        state.select("source", query_id="listing_id", near=pl.col("near") if near is None else near)
-        .filter(pl.col("near").list.len() > 0)
-        .explode("near")
-        .select(
-            "source",
-            "query_id",
-            pl.col("near").struct.field("other").alias("listing_id"),
-            pl.col("near").struct.field("similarity"),
-        )
-    )
+def unpacked(state: pl.DataFrame, places: Places, first: int | None = None) -> pl.DataFrame:
+    """Lists of the table as `NEAR`; of the `first` so many of each, of all by default. Who is not live is left out."""
+    lists = places.placed(state.select("number", "others", "similarities"), "query_id", "number")
+    if first is not None:
+        lists = lists.with_columns(pl.col("others", "similarities").list.head(first))
+    long = lists.filter(pl.col("others").list.len() > 0).explode("others", "similarities")
+    return places.placed(long, "listing_id", "others").select("query_id", "listing_id", similarity="similarities")
 
 
-def lists_with(ids: pl.Series, *lists: str) -> pl.Expr:
-    """Rows of the table on one of whose `lists` somebody among `ids` is, without unpacking the others."""
-    named = pl.element().struct.field("other").is_in(ids.implode())
-    return pl.any_horizontal(pl.col(name).list.eval(named).list.any() for name in lists)
-
-
-def with_spares(state: pl.LazyFrame) -> pl.LazyFrame:
-    """`unpacked`, the spares too."""
-    return unpacked(state, pl.concat_list("near", "spare"))
+def with_any(gone: pl.Series) -> pl.Expr:
+    """Rows of the table on whose list one of these numbers is, without unpacking the others."""
+    return pl.col("others").list.eval(pl.element().is_in(gone.implode())).list.any()
 
 
 def regrouped(left: pl.DataFrame, came: pl.DataFrame, everybody: pl.DataFrame, limit: int) -> pl.Series:
@@ -124,12 +186,12 @@ def regrouped(left: pl.DataFrame, came: pl.DataFrame, everybody: pl.DataFrame, l
     A group that is and was larger than `limit` proposes nobody, so nothing changed for its members.
     """
     key = ["source", "content"]
-    moves = pl.concat([came.with_columns(more=1), left.with_columns(more=-1)]).filter(pl.col("source").is_in(KEYS))
+    moves = pl.concat([came.select(*key, more=pl.lit(1)), left.select(*key, more=pl.lit(-1))])
+    moves = moves.filter(pl.col("source").is_in(KEYS)).group_by(key).agg(pl.col("more").sum())
+    around = everybody.join(moves, on=key)
     sizes = (
-        moves.group_by(key)
-        .agg(pl.col("more").sum())
-        .join(everybody.group_by(key).len(), on=key, how="left")
-        .with_columns(now=pl.col("len").fill_null(0).cast(pl.Int64))
+        around.group_by(key)
+        .agg(pl.len().cast(pl.Int64).alias("now"), pl.col("more").first())
         .filter(pl.min_horizontal("now", pl.col("now") - pl.col("more")) <= limit)
     )
-    return everybody.join(sizes, on=key, how="semi")["listing_id"].unique()
+    return around.join(sizes, on=key, how="semi")["listing_id"].unique()

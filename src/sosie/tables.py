@@ -138,16 +138,16 @@ PAIRS = Table(
 
 NEIGHBOURS = Table(
     "neighbours",
-    key=("listing_id", "source"),
+    key=("number", "source"),
     columns={
-        "listing_id": pl.String,
-        "source": pl.String,  # a list (pipeline/candidates.py: limits) or an exact key (blocking.KEYS)
-        "content": pl.String,  # what the listing said when it was last matched: a hash, a title, a key
-        "reach": pl.Float32,  # whoever is more similar than this is on the list or among its spares; -1: everybody is
-        "near": pl.List(pl.Struct({"other": pl.String, "similarity": pl.Float32})),  # nearest first
-        "spare": pl.List(pl.Struct({"other": pl.String, "similarity": pl.Float32})),  # who comes after those
+        "number": pl.Int64,  # of a listing (sosie.neighbours.numbers): read whole each hour, where ids would be heavy
+        "source": pl.String,  # a list (pipeline/retrieval.py: limits) or an exact key (blocking.KEYS)
+        "content": pl.Int64,  # number of what the listing said when it was last matched: a hash, a title, a key
+        "reach": pl.Float32,  # whoever is more similar than this is on the list; -1: everybody is
+        "others": pl.List(pl.Int64),  # numbers of its neighbours, nearest first, with some to spare; none at a key
+        "similarities": pl.List(pl.Float32),
     },
-    required=frozenset({"listing_id", "source", "content"}),
+    required=frozenset({"number", "source", "content"}),
 )
 
 _TERMS = pl.List(pl.Int32)

@@ -160,5 +160,5 @@ def _candidates(
         near["image"] = blocking.join_frame(ids, pictures.vectors, k, floor)
     near |= lexical.neighbours(ids, listings, decider.vocabulary, rules, threads=settings.embedding.threads)
     near |= phashes.neighbours(ids, listings, rules)
-    keys = blocking.exact_keys(ids, listings, rules.exact_key_limit)
+    keys = blocking.exact_keys(ids, blocking.keyed(listings), rules.exact_key_limit)
     return blocking.candidates(near, keys, rules.candidates_per_listing)

@@ -8,9 +8,10 @@ from sosie import judgements, spellings
 from sosie.decider import Decider
 from sosie.decider.model import First
 from sosie.index import open_index
-from sosie.pipeline.candidates import Retrieval, propose
+from sosie.pipeline.candidates import propose
 from sosie.pipeline.embed import MODALITIES, assured, version
 from sosie.pipeline.ingest import changes
+from sosie.pipeline.retrieval import Retrieval
 from sosie.pipeline.run import Run, Tally, step
 from sosie.tables import LISTINGS, NEIGHBOURS, PAIRS, RECIPES, REGROUP
 from sosie.vectors import matrix
@@ -69,7 +70,7 @@ def match(run: Run, tally: Tally) -> None:
     anew = recipe not in run.lake.read(RECIPES, pl.col("name") == PAIRS.name)["recipe"]
     moved = changes(run)["listing_id"]
     retrieve = Retrieval(run, catalogue, decider.vocabulary)
-    found = propose(run, retrieve, moved, anew=anew)
+    found = propose(run.lake, settings.blocking, retrieve, moved, anew=anew)
     pairs = found.pairs
     # All held pairs but for their reasons, which are most of what the table weighs.
     held = run.lake.read(PAIRS, columns=[*_SIDES, "score", "first_score", "verdict", "blocked_by"])
@@ -109,7 +110,7 @@ def match(run: Run, tally: Tally) -> None:
     tally.written(
         run.lake.upsert(REGROUP, ends, run_id=run.id),
         run.lake.exchange(PAIRS, decided.select(*PAIRS.columns), gone, run_id=run.id),
-        run.lake.exchange(NEIGHBOURS, found.lists, found.dropped, run_id=run.id),
+        run.lake.rewrite(NEIGHBOURS, found.lists, found.moved, run_id=run.id),
         run.lake.upsert(RECIPES, pl.DataFrame([{"name": PAIRS.name, "recipe": recipe}]), run_id=run.id),
     )
     own = decided.join(fresh, on=_SIDES, how="semi")

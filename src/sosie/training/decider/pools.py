@@ -197,7 +197,7 @@ def candidates(catalogue: Catalogue, rules: Blocking, vocabulary: Vocabulary) ->
         near["image"] = blocking.join_frame(ids, catalogue.image, k, floor)
     near |= lexical.neighbours(ids, catalogue.listings, vocabulary, rules)
     near |= phashes.neighbours(ids, catalogue.listings, rules)
-    keys = blocking.exact_keys(ids, catalogue.listings, rules.exact_key_limit)
+    keys = blocking.exact_keys(ids, blocking.keyed(catalogue.listings), rules.exact_key_limit)
     found = blocking.candidates(near, keys, rules.candidates_per_listing)
     log.info("candidates", catalogue=catalogue.name, listings=catalogue.listings.height, **found.counts)
     return found.pairs
