@@ -77,15 +77,15 @@ def join(
     Vectors are float32 `[n, width]` of unit length, so that the inner product is the cosine. Memory is that of
     the vectors and of what is found. Returns query_id, listing_id, similarity, in order of queries' ids, nearest first.
     """
-    asking, order = query_ids.arg_sort(), ids.arg_sort().to_numpy()
     # Both in the order of their ids, so that equal similarities are cut alike in whatever order rows arrive.
-    queries, held = query_ids.gather(asking), ids.gather(order)
+    queries, query_vectors = _ordered(query_ids, query_vectors)
+    held, vectors = _ordered(ids, vectors)
     place = pl.DataFrame({"id": queries}).join(
         pl.DataFrame({"id": held}).with_row_index("place"), on="id", how="left", maintain_order="left", validate="m:1"
     )
     blocks = screening.nearest(
-        np.ascontiguousarray(query_vectors[asking.to_numpy()], dtype=np.float32),
-        np.ascontiguousarray(vectors[order], dtype=np.float32),
+        np.ascontiguousarray(query_vectors, dtype=np.float32),
+        np.ascontiguousarray(vectors, dtype=np.float32),
         k,
         min_similarity,
         own=place["place"].cast(pl.Int64).fill_null(-1).to_numpy(),
@@ -95,6 +95,13 @@ def join(
         for rows, places, similarity in blocks
     )
     return pl.concat([pl.DataFrame(schema=NEIGHBOURS), *frames])
+
+
+def _ordered(ids: pl.Series, vectors: np.ndarray) -> tuple[pl.Series, np.ndarray]:
+    if ids.is_sorted():  # which spares a copy of a whole catalogue
+        return ids, vectors
+    order = ids.arg_sort()
+    return ids.gather(order), vectors[order.to_numpy()]
 
 
 def join_frame(asking: pl.Series, held: pl.DataFrame, k: int, min_similarity: float) -> pl.DataFrame:

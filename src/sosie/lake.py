@@ -128,10 +128,10 @@ class Lake:
     def lookup(
         self, table: Table, column: str, values: pl.Series | Iterable[str], *, columns: Sequence[str] | None = None
     ) -> pl.DataFrame:
-        """Rows whose `column` is one of `values`. Reads one column in full and the others where it hits."""
-        wanted = pl.DataFrame({column: pl.Series(values, dtype=pl.String)}).unique()
+        """Rows whose `column` is one of `values`. Reads one column in full, and others that are flat where it hits."""
+        wanted = pl.Series(values, dtype=pl.String).unique()
         rows = table.schema.to_frame().lazy() if wanted.is_empty() else self.scan(table)
-        frame = rows.join(wanted.lazy(), on=column, how="semi")
+        frame = rows.filter(pl.col(column).is_in(wanted.implode()))
         return (frame if columns is None else frame.select(columns)).collect()
 
     def checked(self, table: Table, rows: pl.DataFrame) -> pl.DataFrame:
@@ -262,7 +262,10 @@ class Lake:
         return fresh, fresh.join(held, on=table.key, how="semi").height
 
     def _held(self, table: Table, rows: pl.DataFrame, *, columns: Sequence[str] | None = None) -> pl.DataFrame:
-        frame = self.scan(table).join(rows.lazy().select(table.key), on=table.key, how="semi")
+        first = rows[table.key[0]].unique()
+        frame = self.scan(table).filter(pl.col(table.key[0]).is_in(first.implode()))
+        if len(table.key) > 1:
+            frame = frame.join(rows.lazy().select(table.key), on=table.key, how="semi")
         return (frame if columns is None else frame.select(columns)).collect()
 
 

@@ -88,7 +88,7 @@ class Blocking(Section):
 
     def joined(self, asking: int, catalogue: int, *, embedded: bool) -> bool:
         """Whether a batch is joined in process."""
-        usual = 0.0005 if embedded else 0.05
+        usual = 0.0001 if embedded else 0.05
         return asking > (usual if self.join_above_share is None else self.join_above_share) * catalogue
 
 

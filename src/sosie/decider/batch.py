@@ -88,7 +88,7 @@ class Prepared:
     @cached_property
     def sorted_texts(self) -> list[str]:
         """The same with each one's words in order."""
-        return self.parsed["text"].str.split(" ").list.sort().list.join(" ").to_list()
+        return [text and " ".join(sorted(text.split(" "))) for text in self.texts]
 
     @cached_property
     def codes_of(self) -> dict[str, Rows]:

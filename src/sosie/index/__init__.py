@@ -195,45 +195,67 @@ class VectorIndex:
         Reads back what it wrote. Raises `SchemaMismatch` on rows that can't be held, `IndexOutOfStep` where Milvus
         doesn't hold them afterwards, `IndexUnavailable`, `StoreBusy`.
         """
-        ids, vectors = checked(ids, vectors)
-        name = self._name(modality, version)
-        if not ids:
-            return Written()
-        with self._writing():
-            before, inserted, updated = self._count(name), 0, 0
-            for batch, wanted in batches(ids, vectors):
-                held = self._held(name, batch)
-                new = np.array([one not in held for one in batch])
-                differs = new | np.array([not same(held.get(i), v) for i, v in zip(batch, wanted, strict=True)])
-                if not differs.any():
-                    continue
-                rows = [{_ID: batch[at], _VECTOR: wanted[at]} for at in np.flatnonzero(differs)]
-                with faults.around(f"index.{modality}.upsert"):
-                    self._milvus.call("upsert", name, rows)
-                inserted, updated = inserted + int(new.sum()), updated + int((differs & ~new).sum())
-            if inserted + updated:
-                self._verify_held(name, ids, vectors)
-                self._verify_count(name, before + inserted)
-        return Written(inserted=inserted, updated=updated, unchanged=len(ids) - inserted - updated)
+        return self.exchange(modality, ids, vectors, [], version=version)[0] if ids else Written()
 
     def delete(self, modality: Modality, ids: Sequence[str], *, version: str | None = None) -> Written:
         """Delete these ids; those that aren't there are fine. Raises as `upsert`."""
-        name, ids = self._name(modality, version), list(dict.fromkeys(ids))
-        if not ids:
-            return Written()
+        nothing = np.empty((0, DIM), np.float32)
+        return self.exchange(modality, [], nothing, ids, version=version)[0] if ids else Written()
+
+    def exchange(
+        self,
+        modality: Modality,
+        ids: Sequence[str],
+        vectors: Vectors,
+        gone: Sequence[str],
+        *,
+        version: str | None = None,
+    ) -> tuple[Written, int]:
+        """`upsert` some and `delete` others; also tells how many rows are held now.
+
+        The embedded server reads a whole collection to count its rows, so they are counted before and after all of it.
+        """
+        ids, vectors = checked(ids, vectors)
+        name = self._name(modality, version)
         with self._writing():
-            before, deleted, left = self._count(name), 0, 0
-            for start in range(0, len(ids), BATCH):
-                held = list(self._held(name, ids[start : start + BATCH], vectors=False))
-                if held:
-                    with faults.around(f"index.{modality}.delete"):
-                        self._milvus.call("delete", name, filter=among(_ID, held))
-                    deleted, left = deleted + len(held), left + len(self._held(name, held, vectors=False))
-            if left:
-                raise IndexOutOfStep(f"{left} of {deleted} deleted listings are still in {name}. Run the step again.")
-            if deleted:
-                self._verify_count(name, before - deleted)
-        return Written(deleted=deleted, unchanged=len(ids) - deleted)
+            before = self._count(name)
+            inserted, updated = self._put(modality, name, ids, vectors)
+            deleted = self._take(modality, name, list(dict.fromkeys(gone)))
+            held = before + inserted - deleted
+            if inserted + updated + deleted:
+                self._verify_count(name, held)
+        left_alone = len(ids) - inserted - updated + len(set(gone)) - deleted
+        return Written(inserted, updated, left_alone, deleted), held
+
+    def _put(self, modality: Modality, name: str, ids: list[str], vectors: Vectors) -> tuple[int, int]:
+        """How many rows were inserted, and how many updated."""
+        inserted, updated = 0, 0
+        for batch, wanted in batches(ids, vectors):
+            held = self._held(name, batch)
+            new = np.array([one not in held for one in batch])
+            differs = new | np.array([not same(held.get(i), v) for i, v in zip(batch, wanted, strict=True)])
+            if not differs.any():
+                continue
+            rows = [{_ID: batch[at], _VECTOR: wanted[at]} for at in np.flatnonzero(differs)]
+            with faults.around(f"index.{modality}.upsert"):
+                self._milvus.call("upsert", name, rows)
+            inserted, updated = inserted + int(new.sum()), updated + int((differs & ~new).sum())
+        if inserted + updated:
+            self._verify_held(name, ids, vectors)
+        return inserted, updated
+
+    def _take(self, modality: Modality, name: str, ids: list[str]) -> int:
+        """How many rows were deleted."""
+        deleted, left = 0, 0
+        for start in range(0, len(ids), BATCH):
+            held = list(self._held(name, ids[start : start + BATCH], vectors=False))
+            if held:
+                with faults.around(f"index.{modality}.delete"):
+                    self._milvus.call("delete", name, filter=among(_ID, held))
+                deleted, left = deleted + len(held), left + len(self._held(name, held, vectors=False))
+        if left:
+            raise IndexOutOfStep(f"{left} of {deleted} deleted listings are still in {name}. Run the step again.")
+        return deleted
 
     def rebuild_from(self, modality: Modality, version: str, rows: pl.DataFrame) -> Written:
         """Make the collection of this version hold exactly `rows` (listing_id, vector), whatever it holds now.
@@ -243,9 +265,7 @@ class VectorIndex:
         self.create(modality, version, profile=self.profile_for(rows.height))
         ids = rows["listing_id"].to_list()
         surplus = set(self.ids(modality, version=version)) - set(ids)
-        deleted = self.delete(modality, sorted(surplus), version=version).deleted
-        written = self.upsert(modality, ids, matrix(rows), version=version)
-        return Written(written.inserted, written.updated, written.unchanged, deleted)
+        return self.exchange(modality, ids, matrix(rows), sorted(surplus), version=version)[0]
 
     # Reads
 

@@ -80,9 +80,9 @@ def embed_listings(
     hash_ = f"{modality}_hash"
     contents = listings.unique(hash_).sort(hash_)
     stamp = version(settings, modality)
-    known = vectors_of(lake, modality, stamp, "content_hash", contents[hash_]).unique("content_hash")
+    known = made(lake, modality, stamp, "content_hash", contents[hash_]).unique("content_hash")
     missing = contents.join(known, left_on=hash_, right_on="content_hash", how="anti")
-    pieces = [known.select("content_hash", "vector")]
+    pieces = [with_vectors(lake, modality, stamp, known).select("content_hash", "vector")]
     if not missing.is_empty():
         pieces.append(encoded(settings, modality, missing))
     rows = (
@@ -91,7 +91,7 @@ def embed_listings(
         .with_columns(embedding_version=pl.lit(stamp), created_timestamp=pl.lit(datetime.now(UTC)))
     )
     # A listing whose newest row already tells this content is up to date, whatever time its feed gave it since.
-    told = latest(lake, modality, stamp, rows["listing_id"], columns=["listing_id", "content_hash"])
+    told = newest(lake, modality, stamp, rows["listing_id"])
     rows = rows.join(told, on=["listing_id", "content_hash"], how="anti").select(*TABLE[modality].columns)
     return lake.append(TABLE[modality], rows, run_id=run_id), contents.height, missing.height
 
@@ -139,41 +139,54 @@ def batched(values: Sequence[str], size: int) -> Iterator[Sequence[str]]:
         yield values[start : start + size]
 
 
-def vectors_of(
-    lake: Lake, modality: Modality, stamp: str, column: str, values: pl.Series, *, columns: Sequence[str] | None = None
-) -> pl.DataFrame:
-    """Rows of the modality's table under one version, whose `column` is among `values`."""
-    return lake.lookup(TABLE[modality], column, values, columns=columns).filter(pl.col("embedding_version") == stamp)
+def made(lake: Lake, modality: Modality, stamp: str, column: str, values: pl.Series) -> pl.DataFrame:
+    """Rows of the modality's table under one version whose `column` is among `values`, but for their vectors."""
+    table = TABLE[modality]
+    flat = [name for name in table.columns if name not in table.vectors]
+    return lake.lookup(table, column, values, columns=flat).filter(pl.col("embedding_version") == stamp)
 
 
-def latest(
-    lake: Lake, modality: Modality, stamp: str, listing_ids: pl.Series, *, columns: Sequence[str] | None = None
-) -> pl.DataFrame:
+def with_vectors(lake: Lake, modality: Modality, stamp: str, rows: pl.DataFrame) -> pl.DataFrame:
+    """The same rows, in their order, with `vector`.
+
+    Vectors are most of the table and can't be skipped one by one, so they are looked for where the rows lie that were
+    made at the time of these: what an hour embedded is a file of its own.
+    """
+    if rows.is_empty():
+        return rows.with_columns(vector=pl.lit(None, VECTOR))
+    key = ["listing_id", "content_hash", "event_timestamp"]
+    predicates, created = [pl.col("embedding_version") == stamp], rows["created_timestamp"]
+    if not created.null_count():
+        predicates.append(pl.col("created_timestamp").is_between(created.min(), created.max()))
+    held = lake.read(TABLE[modality], *predicates, columns=[*key, "vector"])
+    places = held.select(*key, row=pl.int_range(pl.len()))
+    row = rows.select(key).join(places, on=key, how="left", maintain_order="left")["row"]
+    return rows.with_columns(vector=held["vector"].gather(row))
+
+
+def latest(lake: Lake, modality: Modality, stamp: str, listing_ids: pl.Series) -> pl.DataFrame:
     """The newest row of each listing under one version."""
-    wanted = list(TABLE[modality].columns if columns is None else columns)
-    aged = ["embedding_version", "event_timestamp", "created_timestamp"]
+    rows = with_vectors(lake, modality, stamp, newest(lake, modality, stamp, listing_ids))
+    return rows.select(*TABLE[modality].columns)
+
+
+def newest(lake: Lake, modality: Modality, stamp: str, listing_ids: pl.Series) -> pl.DataFrame:
+    """`latest`, but for the vectors."""
     return (
-        vectors_of(lake, modality, stamp, "listing_id", listing_ids, columns=list(dict.fromkeys(wanted + aged)))
+        made(lake, modality, stamp, "listing_id", listing_ids)
         .sort("event_timestamp", "created_timestamp")
         .unique("listing_id", keep="last", maintain_order=True)
-        .select(wanted)
     )
 
 
 def current(lake: Lake, modality: Modality, stamp: str, listings: pl.DataFrame) -> pl.DataFrame:
     """listing_id, vector of those among `listings` that live and have the modality, by the content they have now."""
     hash_ = f"{modality}_hash"
-    live = listings.filter(~pl.col("is_deleted"), pl.col(hash_).is_not_null()).select("listing_id", hash_)
-    columns = ["listing_id", "content_hash", "vector", "embedding_version"]
-    held = vectors_of(lake, modality, stamp, "listing_id", live["listing_id"], columns=columns)
-    # Vectors are heavy: they are put in order once, when it is known which.
+    live = listings.filter(~pl.col("is_deleted"), pl.col(hash_).is_not_null()).select("listing_id", content_hash=hash_)
     rows = (
-        live.join(
-            held.select("listing_id", "content_hash", row=pl.int_range(pl.len())),
-            left_on=["listing_id", hash_],
-            right_on=["listing_id", "content_hash"],
-        )
+        made(lake, modality, stamp, "listing_id", live["listing_id"])
+        .join(live, on=["listing_id", "content_hash"], how="semi")
         .unique("listing_id")
         .sort("listing_id")
     )
-    return rows.select("listing_id", vector=held["vector"].gather(rows["row"]))
+    return with_vectors(lake, modality, stamp, rows).select("listing_id", "vector")

@@ -53,8 +53,8 @@ def bring(lake: Lake, settings: Settings, index: VectorIndex, modality: Modality
         listings = lake.lookup(LISTINGS, "listing_id", ids)
         vectors = current(lake, modality, stamp, listings)
         gone = pl.DataFrame({"listing_id": ids}).join(vectors, on="listing_id", how="anti")["listing_id"]
-        put = index.upsert(modality, vectors["listing_id"].to_list(), matrix(vectors), version=stamp)
-        return put.rows + index.delete(modality, gone.unique().to_list(), version=stamp).rows
+        held, taken = vectors["listing_id"].to_list(), gone.unique().to_list()
+        return index.exchange(modality, held, matrix(vectors), taken, version=stamp)[0].rows
 
 
 def follow(
