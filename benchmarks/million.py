@@ -8,10 +8,9 @@ between them, what reads the catalogue one of up to 10; that is the figure of ea
 listings of a product that was there before which the hour puts into that product's cluster.
 
 The catalogue has titles, one in three a GTIN, no pictures; every fifth listing is one more of a product that is there.
-Its state is what a first load leaves, but for three things: neighbour lists are found by an approximate index (IVF, 16
-of its lists), `pairs` holds the planted duplicates alone, no near misses, and no title was taken apart. Retrieval by
-spelling is off, as it is joined over all titles. Of --updates a fifth change the title, the others the price. Prints
-JSON.
+Its state is what a first load leaves, but for two things: neighbour lists are found by an approximate index (IVF, 16 of
+its lists), and `pairs` holds the planted duplicates alone, no near misses. Retrieval by spelling is off, as it is joined
+over all titles. Of --updates a fifth change the title, the others the price. Prints JSON.
 """
 
 import argparse
@@ -31,7 +30,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from sosie import blocking, neighbours, pipeline
+from sosie import blocking, neighbours, pipeline, spellings
 from sosie.decider import mlp
 from sosie.index import open_index, server
 from sosie.index.profiles import profile_for
@@ -147,6 +146,7 @@ def seed(run: pipeline.Run, market: Market) -> None:
             )
             lake.append(TEXT_EMBEDDINGS, embedded.select(*TEXT_EMBEDDINGS.columns))
             index.upsert("text", rows["listing_id"].to_list(), made)
+            spellings.kept(lake, rows, run.id, columns=["text"])
             told(f"{start + len(ids):,} listings stored")
     catalogue = lake.read(LISTINGS)
     groups(run, catalogue)

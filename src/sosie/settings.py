@@ -83,7 +83,7 @@ class Blocking(Section):
     # So many more than the neighbours asked for, as a share of them, wait to move up where one of them leaves.
     spare_neighbours: Share = 0.25
     # A batch of more than this share of the catalogue is joined in process instead of asking the index. `None` is 0.05
-    # with a Milvus of yours; the embedded one reads all vectors for every batch, and more slowly: 0.0005.
+    # with a Milvus of yours; the embedded one reads all vectors for every batch, and more slowly: 0.0001.
     join_above_share: Share | None = None
 
     def joined(self, asking: int, catalogue: int, *, embedded: bool) -> bool:

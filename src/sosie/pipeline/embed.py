@@ -24,6 +24,10 @@ MODALITIES: tuple[Modality, ...] = ("text", "image")
 TABLE: dict[Modality, Table] = {"text": TEXT_EMBEDDINGS, "image": IMAGE_EMBEDDINGS}
 
 
+MANY = 10_000
+"""Listings whose vectors are read with all others at once: to look each of them up would take longer."""
+
+
 class Shard(TypedDict):
     """One mapped piece of work: what `embed` is called with."""
 
@@ -183,10 +187,13 @@ def current(lake: Lake, modality: Modality, stamp: str, listings: pl.DataFrame) 
     """listing_id, vector of those among `listings` that live and have the modality, by the content they have now."""
     hash_ = f"{modality}_hash"
     live = listings.filter(~pl.col("is_deleted"), pl.col(hash_).is_not_null()).select("listing_id", content_hash=hash_)
-    rows = (
-        made(lake, modality, stamp, "listing_id", live["listing_id"])
-        .join(live, on=["listing_id", "content_hash"], how="semi")
-        .unique("listing_id")
-        .sort("listing_id")
-    )
-    return with_vectors(lake, modality, stamp, rows).select("listing_id", "vector")
+
+    def of_now(held: pl.DataFrame) -> pl.DataFrame:
+        return held.join(live, on=live.columns, how="semi").unique("listing_id").sort("listing_id")
+
+    if live.height < MANY:
+        rows = of_now(made(lake, modality, stamp, "listing_id", live["listing_id"]))
+        return with_vectors(lake, modality, stamp, rows).select("listing_id", "vector")
+    held = lake.read(TABLE[modality], pl.col("embedding_version") == stamp, columns=[*live.columns, "vector"])
+    rows = of_now(held.select(*live.columns, row=pl.int_range(pl.len())))
+    return rows.select("listing_id", vector=held["vector"].gather(rows["row"]))
