@@ -75,7 +75,18 @@ def test_random_writes_leave_what_a_dictionary_would(index: VectorIndex) -> None
     pool, held = AWKWARD + [f"listing-{i}" for i in range(400)], {}
     for step in range(25):
         ids = [pool[i] for i in rng.choice(len(pool), size=int(rng.integers(1, 120)), replace=False)]
-        if rng.random() < 0.35:
+        dice = rng.random()
+        if dice < 0.2:  # half of them in, half of them out, in one go
+            come, go = ids[::2], ids[1::2]
+            vectors = unit(rng, len(come))
+            gone = [one for one in go if held.pop(one, None) is not None]
+            updated = sum(one in held for one in come)
+            held.update(zip(come, vectors, strict=True))
+            assert index.exchange("text", come, vectors, go) == (
+                Written(len(come) - updated, updated, len(go) - len(gone), len(gone)),
+                len(held),
+            )
+        elif dice < 0.45:
             written = index.delete("text", ids)
             gone = [one for one in ids if held.pop(one, None) is not None]
             assert written == Written(deleted=len(gone), unchanged=len(ids) - len(gone))

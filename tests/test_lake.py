@@ -6,6 +6,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from polars.testing import assert_frame_equal
 
 from sosie import tables
 from sosie.errors import SchemaMismatch
@@ -122,3 +123,29 @@ def test_concurrent_writers_lose_nothing(lake: Lake) -> None:
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(write, range(12)))
     assert lake.read(tables.TEXT_EMBEDDINGS).height == lake.read(tables.CLUSTERS).height == 12
+
+
+def lists(*numbers: int) -> pl.DataFrame:
+    rows = [(number, "text", 7, -1.0, [number + 1], [0.5]) for number in numbers]
+    return pl.DataFrame(rows, schema=tables.NEIGHBOURS.schema, orient="row")
+
+
+def test_a_table_is_written_anew_in_one_commit_and_not_for_nothing(lake: Lake) -> None:
+    assert lake.rewrite(tables.NEIGHBOURS, lists(1, 2), 2) == Written(updated=2)
+    version = lake.version(tables.NEIGHBOURS)
+    assert lake.rewrite(tables.NEIGHBOURS, lists(1, 2), 0) == Written()
+    assert lake.version(tables.NEIGHBOURS) == version
+    lake.rewrite(tables.NEIGHBOURS, lists(2, 3, 4), 3)
+    assert lake.version(tables.NEIGHBOURS) == version + 1
+    assert_frame_equal(lake.read(tables.NEIGHBOURS), lists(2, 3, 4), check_row_order=False)
+    with pytest.raises(SchemaMismatch, match="repeat a key"):
+        lake.rewrite(tables.NEIGHBOURS, lists(5, 5), 2)
+    assert lake.read(tables.NEIGHBOURS).height == 3
+
+
+def test_a_table_written_anew_loses_the_columns_that_it_had_before(lake: Lake) -> None:
+    pl.DataFrame({"listing_id": ["a"], "source": ["text"], "near": [["b"]]}).write_delta(lake.path(tables.NEIGHBOURS))
+    assert lake.read(tables.NEIGHBOURS).select("number", "source").rows() == [(None, "text")]
+    lake.rewrite(tables.NEIGHBOURS, lists(1), 1)
+    assert pl.read_delta(lake.path(tables.NEIGHBOURS)).schema == tables.NEIGHBOURS.schema
+    assert_frame_equal(lake.read(tables.NEIGHBOURS), lists(1))

@@ -147,6 +147,20 @@ def test_the_index_and_the_join_in_process_find_the_same_neighbours(runs: list[p
         assert (shared["similarity"] - shared["similarity_asked"]).abs().max() < 1e-4
 
 
+def test_vectors_are_the_same_looked_up_or_read_with_all_others(
+    runs: list[pipeline.Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoding = sys.modules["sosie.pipeline.embed"]
+    lake, settings, listings = runs[-1].lake, runs[-1].settings, live(runs[-1])
+    for modality in encoding.MODALITIES:
+        stamp, found = encoding.version(settings, modality), []
+        for many in (1, listings.height + 1):
+            monkeypatch.setattr(encoding, "MANY", many)
+            found.append(encoding.current(lake, modality, stamp, listings))
+        assert found[0].height > 50
+        assert found[0].equals(found[1])
+
+
 def test_pictures_whose_hashes_differ_in_a_few_bits_propose_each_other(runs: list[pipeline.Run]) -> None:
     run = runs[-1]
     hashes = {row["listing_id"]: int(row["image_phash"], 16) for row in live(run).drop_nulls("image_phash").to_dicts()}

@@ -107,20 +107,15 @@ class Places:
         return rows.with_columns(self.ids.gather(rows[name]).alias(name) for name in columns)
 
     def contents(self, catalogue: pl.DataFrame, places: pl.Series, sources: Iterable[str]) -> pl.DataFrame:
-        """number, source, content of some of `catalogue`, whose rows are the places; none where it has none."""
+        """number, source, content of some of `catalogue`, whose rows are the places; no row where one has nothing."""
         listings = catalogue[places].with_columns(number=self.numbers.gather(places))
-        return contents(listings, sources)
-
-
-def contents(listings: pl.DataFrame, sources: Iterable[str]) -> pl.DataFrame:
-    """number, source, content of live listings (number, and what contents are of); no row where one has nothing."""
-    parts = [
-        listings.select("number", source=pl.lit(source), content=CONTENT[source].cast(pl.String))
-        .filter(pl.col("content").str.len_chars() > 0)
-        .with_columns(pl.col("content").map_batches(numbers, pl.Int64))
-        for source in sources
-    ]
-    return pl.concat([pl.DataFrame(schema={name: TABLE.columns[name] for name in _CONTENT}), *parts])
+        parts = [
+            listings.select("number", source=pl.lit(source), content=CONTENT[source].cast(pl.String))
+            .filter(pl.col("content").str.len_chars() > 0)
+            .with_columns(pl.col("content").map_batches(numbers, pl.Int64))
+            for source in sources
+        ]
+        return pl.concat([pl.DataFrame(schema={name: TABLE.columns[name] for name in _CONTENT}), *parts])
 
 
 def rounded(found: pl.DataFrame, floor: float) -> pl.DataFrame:

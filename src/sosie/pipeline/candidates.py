@@ -1,7 +1,7 @@
 """The pairs that are worth a decision after this hour's moves, from kept lists of neighbours and few searches."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import polars as pl
@@ -44,12 +44,9 @@ def propose(lake: Lake, rules: Blocking, retrieve: Retrieval, touched: pl.Series
     With `anew` nothing that is held counts, and every live listing is asked.
     """
     sources, places = limits(rules), retrieve.places
-    # Read whole, once: whoever is on a list may be on any, so most of it would be read for each source otherwise.
-    held = lake.read(NEIGHBOURS)
-    state = {source: _of(held.clear() if anew else held, source) for source in (*sources, *blocking.KEYS)}
-    old = pl.concat(
-        [rows.filter(pl.col("number").is_in(neighbours.numbers(touched).implode())) for rows in state.values()]
-    ).select(_CONTENT)
+    state, stored = _state(lake, [*sources, *blocking.KEYS], anew)
+    stirred = pl.col("number").is_in(neighbours.numbers(touched).implode())
+    old = pl.concat([rows.filter(stirred).select(_CONTENT) for rows in state.values()])
     living = places.of(touched).drop_nulls().unique().sort()
     new = places.contents(retrieve.catalogue, places.every if anew else living, state)
     left, came = old.join(new, on=_CONTENT, how="anti"), new.join(old, on=_CONTENT, how="anti")
@@ -99,8 +96,17 @@ def propose(lake: Lake, rules: Blocking, retrieve: Retrieval, touched: pl.Series
             "crowded_listings": crowded,
         },
         pl.concat(now.values()),
-        (held.height if anew else stale.height) + sum(rows.height for rows in mended.values()),
+        (stored if anew else stale.height) + sum(rows.height for rows in mended.values()),
     )
+
+
+def _state(lake: Lake, sources: Iterable[str], anew: bool) -> tuple[dict[str, pl.DataFrame], int]:
+    """The rows of each source, none where all are made anew, and how many the table holds.
+
+    Read whole, once: whoever is on a list may be on any, so most of it would be read for each source otherwise.
+    """
+    held = lake.read(NEIGHBOURS)
+    return {source: _of(held.clear() if anew else held, source) for source in sources}, held.height
 
 
 def _of(state: pl.DataFrame, source: str) -> pl.DataFrame:
