@@ -53,7 +53,7 @@ def _lists(home: Settings) -> pl.DataFrame:
     ]
     named = pl.concat_str("number", "source", separator=" ").alias("list")
     near = pl.col("others").cast(pl.List(pl.String)).list.join(" ")
-    return pl.concat([held.clear(), *parts]).select(named, "content", near=near)
+    return pl.concat([held.clear(), *parts]).select(named, "content_hash", near=near)
 
 
 def _clusters(lake: Lake) -> pl.DataFrame:

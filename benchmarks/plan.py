@@ -239,7 +239,7 @@ def lake(market: Path, held: Lake) -> dict[str, float]:
             "similarity": random.random(rows * 40).astype(np.float32),
         }
     ).cast(neighbours.NEAR)
-    placed = pl.DataFrame({"listing_id": places.every, "content": neighbours.numbers(pl.Series(digests))})
+    placed = pl.DataFrame({"listing_id": places.every, "content_hash": neighbours.numbers(pl.Series(digests))})
     placed = placed.with_columns(reach=pl.lit(None, pl.Float32))
     wanted: tuple[tuple[str, Table, pl.DataFrame], ...] = (
         ("listing_bytes", LISTINGS, listings),

@@ -271,7 +271,7 @@ def told(settings: Settings) -> dict[str, object]:
             for row in held.iter_rows(named=True)
         },
         "neighbours": {
-            (row["number"], row["source"]): (row["content"], row["others"][: long.get(row["source"], (0,))[0]])
+            (row["number"], row["source"]): (row["content_hash"], row["others"][: long.get(row["source"], (0,))[0]])
             for row in lists.iter_rows(named=True)
         },
         "clusters": sorted(

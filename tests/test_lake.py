@@ -144,7 +144,8 @@ def test_a_table_is_written_anew_in_one_commit_and_not_for_nothing(lake: Lake) -
 
 
 def test_a_table_written_anew_loses_the_columns_that_it_had_before(lake: Lake) -> None:
-    pl.DataFrame({"listing_id": ["a"], "source": ["text"], "near": [["b"]]}).write_delta(lake.path(tables.NEIGHBOURS))
+    before = pl.DataFrame({"listing_id": ["a"], "source": ["text"], "content": ["a hash"], "near": [["b"]]})
+    before.write_delta(lake.path(tables.NEIGHBOURS))
     assert lake.read(tables.NEIGHBOURS).select("number", "source").rows() == [(None, "text")]
     lake.rewrite(tables.NEIGHBOURS, lists(1), 1)
     assert pl.read_delta(lake.path(tables.NEIGHBOURS)).schema == tables.NEIGHBOURS.schema

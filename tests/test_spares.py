@@ -46,7 +46,7 @@ def searching(places: Places, asked: list[str]) -> Callable[..., pl.DataFrame]:
 
 
 def contents(places: Places) -> pl.DataFrame:
-    schema = {name: NEIGHBOURS.columns[name] for name in ("number", "source", "content")}
+    schema = {name: NEIGHBOURS.columns[name] for name in ("number", "source", "content_hash")}
     numbers = neighbours.numbers(pl.Series(list(places), dtype=pl.String))
     rows = [(number, "text", there) for number, there in zip(numbers, places.values(), strict=True)]
     return pl.DataFrame(rows, schema=schema, orient="row")

@@ -121,23 +121,25 @@ def nearest(neighbours: pl.DataFrame, k: int) -> pl.DataFrame:
 
 
 def keyed(listings: pl.DataFrame) -> pl.DataFrame:
-    """listing_id, source, content: the keys of some listings (listing_id and any of gtin, image_hash, image_phash,
-    title), no row where one has none."""
+    """listing_id, source, content_hash: the keys of some listings, as they are; no row where one has none.
+
+    `listings` has listing_id and any of gtin, image_hash, image_phash and title.
+    """
     parts = [
-        listings.select("listing_id", source=pl.lit(source), content=key.cast(pl.String))
+        listings.select("listing_id", source=pl.lit(source), content_hash=key.cast(pl.String))
         for source, key in KEYS.items()
         if _COLUMN[source] in listings.columns
     ]
-    return pl.concat(parts).filter(pl.col("content").str.len_chars() > 0)
+    return pl.concat(parts).filter(pl.col("content_hash").str.len_chars() > 0)
 
 
 def exact_keys(changed_ids: pl.Series, keyed: pl.DataFrame, limit: int) -> ExactKeys:
     """Pairs of a changed listing with every one that has the same GTIN, picture, perceptual hash or normalised title.
 
-    `keyed` (listing_id, source, content) has the keys of the live catalogue. One that more than `limit` listings share
-    says little (a placeholder picture, a one-word title) and is skipped and counted.
+    `keyed` (listing_id, source, content_hash) has the keys of the live catalogue. One that more than `limit` listings
+    share says little (a placeholder picture, a one-word title) and is skipped and counted.
     """
-    key = ["source", "content"]
+    key = ["source", "content_hash"]
     changed = changed_ids.unique().to_frame("query_id")
     queries = keyed.rename({"listing_id": "query_id"}).join(changed, on="query_id", how="semi")
     sizes = keyed.join(queries.select(key).unique(), on=key, how="semi").group_by(key).len()

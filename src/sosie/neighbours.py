@@ -45,7 +45,7 @@ CONTENT = {
 }
 """Source → what of a listing decides where it stands in it."""
 
-_CONTENT = ("number", "source", "content")
+_CONTENT = ("number", "source", "content_hash")
 
 PLACE = pl.UInt32
 NEAR = pl.Schema({"query_id": PLACE, "listing_id": PLACE, "similarity": pl.Float32})
@@ -107,12 +107,12 @@ class Places:
         return rows.with_columns(self.ids.gather(rows[name]).alias(name) for name in columns)
 
     def contents(self, catalogue: pl.DataFrame, places: pl.Series, sources: Iterable[str]) -> pl.DataFrame:
-        """number, source, content of some of `catalogue`, whose rows are the places; no row where one has nothing."""
+        """number, source, content_hash of some of `catalogue`, whose rows are the places; none where one has none."""
         listings = catalogue[places].with_columns(number=self.numbers.gather(places))
         parts = [
-            listings.select("number", source=pl.lit(source), content=CONTENT[source].cast(pl.String))
-            .filter(pl.col("content").str.len_chars() > 0)
-            .with_columns(pl.col("content").map_batches(numbers, pl.Int64))
+            listings.select("number", source=pl.lit(source), content_hash=CONTENT[source].cast(pl.String))
+            .filter(pl.col("content_hash").str.len_chars() > 0)
+            .with_columns(pl.col("content_hash").map_batches(numbers, pl.Int64))
             for source in sources
         ]
         return pl.concat([pl.DataFrame(schema={name: TABLE.columns[name] for name in _CONTENT}), *parts])
@@ -131,7 +131,7 @@ def settle(held: pl.DataFrame, gained: pl.DataFrame, gone: pl.Series) -> pl.Data
 
 
 def rows(lists: pl.DataFrame, placed: pl.DataFrame, places: Places, source: str, long: int) -> pl.DataFrame:
-    """Rows of the table for the listings in `placed` (listing_id: a place, content, reach), most near first.
+    """Rows of the table for the listings in `placed` (listing_id: a place, content_hash, reach), most near first.
 
     `lists` fits `NEAR`. A list is cut after `long`, and reaches as far as its last one then; else as far as `placed`
     says. It is cut as well where it is exactly that long and reaches null: nobody knows what comes after a search's
@@ -150,7 +150,7 @@ def rows(lists: pl.DataFrame, placed: pl.DataFrame, places: Places, source: str,
     )
     cut = (pl.col("met") > long) | ((pl.col("met") == long) & pl.col("reach").is_null())
     return (
-        placed.select("listing_id", "content", "reach", number=places.numbers.gather(placed["listing_id"]))
+        placed.select("listing_id", "content_hash", "reach", number=places.numbers.gather(placed["listing_id"]))
         .join(packed, left_on="listing_id", right_on="query_id", how="left")
         .with_columns(
             pl.col("others", "similarities").fill_null([]),
@@ -176,11 +176,11 @@ def with_any(gone: pl.Series) -> pl.Expr:
 
 
 def regrouped(left: pl.DataFrame, came: pl.DataFrame, everybody: pl.DataFrame, limit: int) -> pl.Series:
-    """Live listings whose partners by an exact key changed. All three frames: listing_id, source, content.
+    """Live listings whose partners by an exact key changed. All three frames: listing_id, source, content_hash.
 
     A group that is and was larger than `limit` proposes nobody, so nothing changed for its members.
     """
-    key = ["source", "content"]
+    key = ["source", "content_hash"]
     moves = pl.concat([came.select(*key, more=pl.lit(1)), left.select(*key, more=pl.lit(-1))])
     moves = moves.filter(pl.col("source").is_in(KEYS)).group_by(key).agg(pl.col("more").sum())
     around = everybody.join(moves, on=key)

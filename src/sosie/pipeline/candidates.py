@@ -18,7 +18,7 @@ _ORDERED = {
     "left_id": pl.min_horizontal("query_id", "listing_id"),
     "right_id": pl.max_horizontal("query_id", "listing_id"),
 }
-_CONTENT = ["number", "source", "content"]
+_CONTENT = ["number", "source", "content_hash"]
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ class _Lists:
 
 @dataclass(frozen=True)
 class _Moved:
-    """What left its place in a source, and what came to another: frames of number, source, content."""
+    """What left its place in a source, and what came to another: frames of number, source, content_hash."""
 
     source: str
     k: int
@@ -183,7 +183,7 @@ class _Moved:
         settled = neighbours.settle(neighbours.unpacked(rows, places), gained.select(*neighbours.NEAR), places.at(gone))
         # Searched anew: where no spare is left, and where who came is as similar as the last one, as others may be
         # that were cut.
-        before = places.placed(rows.select("number", "content", "reach"), "listing_id", "number")
+        before = places.placed(rows.select("number", "content_hash", "reach"), "listing_id", "number")
         enough = settled.group_by("query_id").len().filter(pl.col("len") >= self.k)["query_id"]
         tied = gained.filter(pl.col("similarity") == pl.col("reach"))["query_id"]
         scant = ~pl.col("listing_id").is_in(enough.implode()) & (pl.col("reach") > neighbours.EVERYBODY)
@@ -193,8 +193,8 @@ class _Moved:
         lists = pl.concat([own, settled.filter(~pl.col("query_id").is_in(refill.implode())), again])
         placed = pl.concat(
             [
-                came.select("listing_id", "content", reach=pl.lit(None, pl.Float32)),
-                before.select("listing_id", "content", reach=pl.when(~searched).then("reach")),
+                came.select("listing_id", "content_hash", reach=pl.lit(None, pl.Float32)),
+                before.select("listing_id", "content_hash", reach=pl.when(~searched).then("reach")),
             ]
         )
         return _Lists(
@@ -239,7 +239,7 @@ def _union(
 
 
 def _partners(keyed: pl.DataFrame, limit: int) -> pl.DataFrame:
-    """listing_id, partners: at most how many share an exact key with it. `keyed`: listing_id, source, content."""
-    key = ["source", "content"]
+    """listing_id, partners: at most how many share an exact key with it. `keyed`: listing_id, source, content_hash."""
+    key = ["source", "content_hash"]
     sizes = keyed.group_by(key).agg(size=pl.len().cast(pl.Int64)).filter(pl.col("size").is_between(2, limit))
     return keyed.join(sizes, on=key).group_by("listing_id").agg(partners=pl.col("size").sum() - pl.len().cast(pl.Int64))
