@@ -22,7 +22,9 @@ def neighbours(rows: list[tuple[str, str, float]]) -> pl.DataFrame:
 
 
 def keyed(rows: list[tuple[str, str, str]]) -> ExactKeys:
-    return ExactKeys(pl.DataFrame(rows, schema=blocking.KEYED, orient="row"))
+    return ExactKeys(
+        pl.DataFrame(rows, schema=dict.fromkeys(("query_id", "listing_id", "source"), pl.String), orient="row")
+    )
 
 
 DIRECTED = st.lists(st.tuples(IDS, IDS, st.floats(0, 1, width=32)), unique_by=lambda row: row[:2], max_size=60)
@@ -102,6 +104,7 @@ def test_exact_keys_work_on_the_columns_that_are_there() -> None:
         CATALOGUE["listing_id"], blocking.keyed(CATALOGUE.select("listing_id", "gtin")), limit=5
     )
     assert set(found.pairs["source"]) == {"gtin"}
+    assert blocking.keyed(CATALOGUE.select("listing_id")).is_empty()
     nothing = blocking.exact_keys(pl.Series([], dtype=pl.String), blocking.keyed(CATALOGUE), limit=5)
     assert nothing.pairs.is_empty()
 

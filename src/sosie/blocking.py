@@ -20,7 +20,7 @@ _PAIR: dict[str, pl.DataType | type[pl.DataType]] = {
     "blocked_by": pl.List(pl.String),
 }
 PAIRS = pl.Schema(_PAIR)
-KEYED = pl.Schema({"query_id": pl.String, "listing_id": pl.String, "source": pl.String})
+KEYED = pl.Schema({"listing_id": pl.String, "source": pl.String, "content_hash": pl.String})
 
 KEYS: Mapping[str, pl.Expr] = {
     # Feeds write a GTIN with spaces and hyphens, and with or without the leading zeros of its longer forms.
@@ -130,7 +130,7 @@ def keyed(listings: pl.DataFrame) -> pl.DataFrame:
         for source, key in KEYS.items()
         if _COLUMN[source] in listings.columns
     ]
-    return pl.concat(parts).filter(pl.col("content_hash").str.len_chars() > 0)
+    return pl.concat([pl.DataFrame(schema=KEYED), *parts]).filter(pl.col("content_hash").str.len_chars() > 0)
 
 
 def exact_keys(changed_ids: pl.Series, keyed: pl.DataFrame, limit: int) -> ExactKeys:

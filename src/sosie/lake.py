@@ -194,6 +194,7 @@ class Lake:
         """Let the table hold `rows` and nothing else. `moved` of them are others than before; of none nothing is done.
 
         For a table that is held whole already and whose changes lie in all of its files: a merge would read it again.
+        Only for who keeps other writers away, as an hour's lock does: what they wrote since it was read is undone.
         """
         if moved:
             rows = self.checked(table, rows)

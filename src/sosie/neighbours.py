@@ -45,7 +45,8 @@ CONTENT = {
 }
 """Source → what of a listing decides where it stands in it."""
 
-_CONTENT = ("number", "source", "content_hash")
+CONTENTS = pl.Schema({name: TABLE.columns[name] for name in ("number", "source", "content_hash")})
+"""What a listing says in a source."""
 
 PLACE = pl.UInt32
 NEAR = pl.Schema({"query_id": PLACE, "listing_id": PLACE, "similarity": pl.Float32})
@@ -107,7 +108,7 @@ class Places:
         return rows.with_columns(self.ids.gather(rows[name]).alias(name) for name in columns)
 
     def contents(self, catalogue: pl.DataFrame, places: pl.Series, sources: Iterable[str]) -> pl.DataFrame:
-        """number, source, content_hash of some of `catalogue`, whose rows are the places; none where one has none."""
+        """`CONTENTS` of some of `catalogue`, whose rows are the places; no row where one has nothing in a source."""
         listings = catalogue[places].with_columns(number=self.numbers.gather(places))
         parts = [
             listings.select("number", source=pl.lit(source), content_hash=CONTENT[source].cast(pl.String))
@@ -115,7 +116,7 @@ class Places:
             .with_columns(pl.col("content_hash").map_batches(numbers, pl.Int64))
             for source in sources
         ]
-        return pl.concat([pl.DataFrame(schema={name: TABLE.columns[name] for name in _CONTENT}), *parts])
+        return pl.concat([CONTENTS.to_frame(), *parts])
 
 
 def rounded(found: pl.DataFrame, floor: float) -> pl.DataFrame:

@@ -8,7 +8,7 @@ import polars as pl
 
 from sosie import blocking, neighbours
 from sosie.lake import Lake
-from sosie.neighbours import PLACE, Places
+from sosie.neighbours import CONTENTS, PLACE, Places
 from sosie.pipeline.retrieval import Limits, Retrieval, limits
 from sosie.settings import Blocking
 from sosie.tables import NEIGHBOURS
@@ -18,7 +18,6 @@ _ORDERED = {
     "left_id": pl.min_horizontal("query_id", "listing_id"),
     "right_id": pl.max_horizontal("query_id", "listing_id"),
 }
-_CONTENT = ["number", "source", "content_hash"]
 
 
 @dataclass(frozen=True)
@@ -46,10 +45,10 @@ def propose(lake: Lake, rules: Blocking, retrieve: Retrieval, touched: pl.Series
     sources, places = limits(rules), retrieve.places
     state, stored = _state(lake, [*sources, *blocking.KEYS], anew)
     stirred = pl.col("number").is_in(neighbours.numbers(touched).implode())
-    old = pl.concat([rows.filter(stirred).select(_CONTENT) for rows in state.values()])
+    old = pl.concat([rows.filter(stirred).select(*CONTENTS) for rows in state.values()])
     living = places.of(touched).drop_nulls().unique().sort()
     new = places.contents(retrieve.catalogue, places.every if anew else living, state)
-    left, came = old.join(new, on=_CONTENT, how="anti"), new.join(old, on=_CONTENT, how="anti")
+    left, came = old.join(new, on=list(CONTENTS), how="anti"), new.join(old, on=list(CONTENTS), how="anti")
 
     mended = {source: _keys(came, source) for source in blocking.KEYS}
     crowded, refilled = 0, 0
@@ -68,7 +67,9 @@ def propose(lake: Lake, rules: Blocking, retrieve: Retrieval, touched: pl.Series
         before[source] = state[source].filter(replaced)
         now[source] = pl.concat([state[source].filter(~replaced), rows])
 
-    keyed = places.placed(pl.concat([now[source].select(_CONTENT) for source in blocking.KEYS]), "listing_id", "number")
+    keyed = places.placed(
+        pl.concat([now[source].select(*CONTENTS) for source in blocking.KEYS]), "listing_id", "number"
+    )
     room = rules.candidates_per_listing - sum(k for k, _ in sources.values())
     may_overflow = _partners(keyed, rules.exact_key_limit).filter(pl.col("partners") > room)["listing_id"]
     mended_places = places.at(pl.concat([mended[source]["number"] for source in mended]).unique())
@@ -149,7 +150,7 @@ class _Lists:
 
 @dataclass(frozen=True)
 class _Moved:
-    """What left its place in a source, and what came to another: frames of number, source, content_hash."""
+    """What left its place in a source, and what came to another, as `neighbours.CONTENTS`."""
 
     source: str
     k: int
