@@ -8,6 +8,7 @@ import polars as pl
 from sosie import tables
 from sosie.index import open_index
 from sosie.lake import Lake
+from sosie.neighbour_lists import NeighbourLists
 from sosie.pipeline.retrieval import limits
 from sosie.settings import Settings
 
@@ -44,7 +45,7 @@ def _listings(lake: Lake) -> pl.DataFrame:
 
 
 def _lists(home: Settings) -> pl.DataFrame:
-    held, every = Lake(home.lake_uri).read(tables.NEIGHBOURS), limits(home.blocking)
+    held, every = NeighbourLists.read(Lake(home.lake_uri)).where(), limits(home.blocking)
     parts = [
         held.filter(pl.col("source") == source).with_columns(
             pl.col("others").list.head(every[source][0] if source in every else 0)

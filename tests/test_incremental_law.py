@@ -26,6 +26,7 @@ from sosie.decider.model import FILES
 from sosie.index import Modality, open_index, server
 from sosie.judgements import judge, retract, standing
 from sosie.lake import Lake
+from sosie.neighbour_lists import NeighbourLists
 from sosie.pipeline import veto
 from sosie.pipeline.retrieval import limits
 from sosie.settings import PROJECT, Blocking, Settings, load
@@ -254,7 +255,7 @@ def told(settings: Settings) -> dict[str, object]:
     listings = lake.read(tables.LISTINGS, ~pl.col("is_deleted")).drop("first_seen_run", "last_changed_run")
     held = lake.read(tables.PAIRS).drop("run_id").sort("left_id", "right_id")
     clusters = lake.read(tables.CLUSTERS)
-    lists, long = lake.read(tables.NEIGHBOURS), limits(settings.blocking)
+    lists, long = NeighbourLists.read(lake).where(), limits(settings.blocking)
     with open_index(settings) as index:
         modalities: tuple[Modality, ...] = ("text", "image")
         indexed = {modality: sorted(index.ids(modality)) for modality in modalities}

@@ -126,7 +126,7 @@ def test_concurrent_writers_lose_nothing(lake: Lake) -> None:
 
 
 def lists(*numbers: int) -> pl.DataFrame:
-    rows = [(number, "text", 7, -1.0, [number + 1], [0.5]) for number in numbers]
+    rows = [(number, "text", 0, 7, -1.0, [number + 1], [0.5]) for number in numbers]
     return pl.DataFrame(rows, schema=tables.NEIGHBOURS.schema, orient="row")
 
 

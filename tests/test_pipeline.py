@@ -16,6 +16,7 @@ from sosie.errors import BatchRejected
 from sosie.index import open_index, server
 from sosie.judgements import judge
 from sosie.lake import Lake
+from sosie.neighbour_lists import NeighbourLists
 from sosie.pipeline.retrieval import Retrieval, limits
 from sosie.report.counts import Counts
 from sosie.settings import load
@@ -169,7 +170,7 @@ def test_pictures_whose_hashes_differ_in_a_few_bits_propose_each_other(runs: lis
         for one, code in hashes.items()
     }
     assert any(near.values())
-    lists = run.lake.read(tables.NEIGHBOURS, pl.col("source") == phashes.SOURCE).to_dicts()
+    lists = NeighbourLists.read(run.lake).where(pl.col("source") == phashes.SOURCE).to_dicts()
     room = run.settings.blocking.phash_neighbours
     names = {neighbours.numbers(pl.Series([one]))[0]: one for one in live(run)["listing_id"]}
     held = {names[row["number"]]: {names[other] for other in row["others"][:room]} for row in lists}

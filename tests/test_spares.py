@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from sosie import blocking, neighbours
 from sosie.errors import TerminalError
+from sosie.neighbour_lists import NeighbourLists
 from sosie.pipeline.candidates import _Moved, _shifted
 from sosie.tables import NEIGHBOURS
 
@@ -45,20 +46,22 @@ def searching(places: Places, asked: list[str]) -> Callable[..., pl.DataFrame]:
     return search
 
 
+def nothing() -> NeighbourLists:
+    return NeighbourLists.of(NEIGHBOURS.schema.to_frame())
+
+
 def contents(places: Places) -> pl.DataFrame:
-    schema = {name: NEIGHBOURS.columns[name] for name in ("number", "source", "content_hash")}
     numbers = neighbours.numbers(pl.Series(list(places), dtype=pl.String))
     rows = [(number, "text", there) for number, there in zip(numbers, places.values(), strict=True)]
-    return pl.DataFrame(rows, schema=schema, orient="row")
+    return pl.DataFrame(rows, schema=neighbours.CONTENTS, orient="row")
 
 
-def after(state: pl.DataFrame, was: Places, now: Places, spare: int, asked: list[str]) -> pl.DataFrame:
+def after(state: NeighbourLists, was: Places, now: Places, spare: int, asked: list[str]) -> NeighbourLists:
     old, new = contents(was), contents(now)
     left, came = (one.join(other, on=one.columns, how="anti") for one, other in ((old, new), (new, old)))
     moved = _Moved("text", K, K + spare, FLOOR, left, came, known(now))
     rows = moved.lists(state, searching(now, asked), DEPTH).rows
-    replaced = pl.concat([rows["number"], left["number"]])
-    return pl.concat([state.filter(~pl.col("number").is_in(replaced.implode())), rows])
+    return state.replaced(rows, left)
 
 
 @settings(max_examples=60, deadline=None)
@@ -67,14 +70,14 @@ def test_any_history_of_moves_ends_with_the_lists_of_one_search(
     history: list[dict[str, int | None]], spare: int
 ) -> None:
     places: Places = {}
-    state = NEIGHBOURS.schema.to_frame()
+    state = nothing()
     for hour in history:
         now = {one: there for one, there in {**places, **hour}.items() if there is not None}
         state, places = after(state, places, now, spare, []), now
         everybody = known(now)
         wanted = searching(now, [])("text", everybody.every, K, FLOOR)
-        near = everybody.named(neighbours.unpacked(state, everybody, K), "query_id", "listing_id")
-        assert sorted(state["number"]) == sorted(everybody.numbers)
+        near = everybody.named(neighbours.unpacked(state.where(), everybody, K), "query_id", "listing_id")
+        assert sorted(state.where()["number"]) == sorted(everybody.numbers)
         assert near.sort("query_id", maintain_order=True).equals(everybody.named(wanted, "query_id", "listing_id"))
 
 
@@ -83,7 +86,7 @@ def test_a_list_with_spares_is_not_searched_again() -> None:
     for spare, again in ((0, {"a", "c", "d"}), (2, set())):
         asked: list[str] = []
         rest = {name: place for name, place in places.items() if name != "b"}
-        state = after(NEIGHBOURS.schema.to_frame(), {}, places, spare, [])
+        state = after(nothing(), {}, places, spare, [])
         after(state, places, rest, spare, asked)
         assert set(asked) == again
 
@@ -97,15 +100,14 @@ tables = st.dictionaries(
 )
 
 
-def rows(lists: dict[tuple[str, str], list[str]]) -> dict[str, pl.DataFrame]:
+def rows(lists: dict[tuple[str, str], list[str]]) -> pl.DataFrame:
     def numbers(names: list[str]) -> list[int]:
         return neighbours.numbers(pl.Series(names, dtype=pl.String)).to_list()
 
     found = [
         (*numbers([one]), source, 0, 0.0, numbers(near), [0.5] * len(near)) for (source, one), near in lists.items()
     ]
-    whole = pl.DataFrame(found, schema=NEIGHBOURS.schema, orient="row")
-    return {source: whole.filter(pl.col("source") == source) for source in LIMITS}
+    return pl.DataFrame(found, schema=neighbours.LIST, orient="row")
 
 
 @settings(deadline=None)
@@ -119,7 +121,10 @@ def test_pairs_shift_where_one_comes_to_a_list_or_goes_from_it(
     )
     wanted = {tuple(sorted((one, other))) for _, one, other in was ^ now if not {one, other} & set(apart)}
     away = EVERYBODY.of(pl.Series(apart, dtype=pl.String))
-    found = EVERYBODY.named(_shifted(LIMITS, rows(before), rows(after_), EVERYBODY, away), "left_id", "right_id")
+    state = NeighbourLists.of(rows(before).with_columns(turn=pl.lit(0)).select(*NEIGHBOURS.columns))
+    gone = rows(before).join(rows(after_), on=["number", "source"], how="anti")
+    shifted = _shifted(LIMITS, state, rows(after_), gone, EVERYBODY, away)
+    found = EVERYBODY.named(shifted, "left_id", "right_id")
     assert found.columns == ["left_id", "right_id"]
     assert set(found.iter_rows()) == wanted
     assert found.height == len(wanted)

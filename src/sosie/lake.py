@@ -15,8 +15,9 @@ from deltalake.exceptions import CommitFailedError, TableNotFoundError
 from deltalake.table import TableMerger
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
-from sosie import faults
+from sosie import decoded, faults
 from sosie.errors import SchemaMismatch, StoreBusy
+from sosie.places import is_local, place
 from sosie.tables import DIM, Table
 
 _again_if_raced = retry(
@@ -133,6 +134,25 @@ class Lake:
         rows = table.schema.to_frame().lazy() if wanted.is_empty() else self.scan(table)
         frame = rows.filter(pl.col(column).is_in(wanted.implode()))
         return (frame if columns is None else frame.select(columns)).collect()
+
+    def mapped(self, table: Table, *worth: pl.Expr, **partition: str) -> pl.DataFrame:
+        """Rows of one partition, mapped into memory: for large columns that are read again and again.
+
+        Delta never changes a file, so each is decoded once, into a copy below the lake (`sosie.decoded`). A lake in an
+        object store has no place for copies, so there only rows are read for which all of `worth` holds.
+        """
+        held, folder = self._open(table), place(self.uri)
+        if held is None or not is_local(folder):
+            return self.read(table, *(pl.col(name) == value for name, value in partition.items()), *worth)
+        copies = folder / "_decoded" / table.name
+        columns = pl.Schema({name: dtype for name, dtype in table.columns.items() if name not in partition})
+        mine = [(name, "=", value) for name, value in partition.items()]
+        files = held.file_uris(file_pruning_predicate=mine or None)
+        parts = [decoded.frame(file, copies, columns) for file in files]
+        decoded.forget(copies, held.file_uris())
+        return pl.concat([columns.to_frame(), *parts], rechunk=False).select(
+            pl.lit(partition[name]).alias(name) if name in partition else name for name in table.columns
+        )
 
     def checked(self, table: Table, rows: pl.DataFrame) -> pl.DataFrame:
         """`rows` in the table's column order and types. Raises `SchemaMismatch` saying which column and why."""

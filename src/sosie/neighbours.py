@@ -45,7 +45,10 @@ CONTENT = {
 }
 """Source → what of a listing decides where it stands in it."""
 
-CONTENTS = pl.Schema({name: TABLE.columns[name] for name in ("number", "source", "content_hash")})
+LIST = pl.Schema({name: dtype for name, dtype in TABLE.columns.items() if name != "turn"})
+"""A listing's list in a source, or which exact key it has there."""
+
+CONTENTS = pl.Schema({name: LIST[name] for name in ("number", "source", "content_hash")})
 """What a listing says in a source."""
 
 PLACE = pl.UInt32
@@ -132,7 +135,7 @@ def settle(held: pl.DataFrame, gained: pl.DataFrame, gone: pl.Series) -> pl.Data
 
 
 def rows(lists: pl.DataFrame, placed: pl.DataFrame, places: Places, source: str, long: int) -> pl.DataFrame:
-    """Rows of the table for the listings in `placed` (listing_id: a place, content_hash, reach), most near first.
+    """Rows of `LIST` for the listings in `placed` (listing_id: a place, content_hash, reach), most near first.
 
     `lists` fits `NEAR`. A list is cut after `long`, and reaches as far as its last one then; else as far as `placed`
     says. It is cut as well where it is exactly that long and reaches null: nobody knows what comes after a search's
@@ -158,12 +161,12 @@ def rows(lists: pl.DataFrame, placed: pl.DataFrame, places: Places, source: str,
             source=pl.lit(source),
             reach=pl.when(cut).then("last").otherwise("reach").fill_null(EVERYBODY),
         )
-        .select(pl.col(name).cast(dtype) for name, dtype in TABLE.columns.items())
+        .select(pl.col(name).cast(dtype) for name, dtype in LIST.items())
     )
 
 
 def unpacked(state: pl.DataFrame, places: Places, first: int | None = None) -> pl.DataFrame:
-    """Lists of the table as `NEAR`; of the `first` so many of each, of all by default. Who is not live is left out."""
+    """Rows of `LIST` as `NEAR`; of the `first` so many of each, of all by default. Who is not live is left out."""
     lists = places.placed(state.select("number", "others", "similarities"), "query_id", "number")
     if first is not None:
         lists = lists.with_columns(pl.col("others", "similarities").list.head(first))
@@ -172,7 +175,7 @@ def unpacked(state: pl.DataFrame, places: Places, first: int | None = None) -> p
 
 
 def with_any(gone: pl.Series) -> pl.Expr:
-    """Rows of the table on whose list one of these numbers is, without unpacking the others."""
+    """Rows of `LIST` on whose list one of these numbers is, without unpacking the others."""
     return pl.col("others").list.eval(pl.element().is_in(gone.implode())).list.any()
 
 

@@ -138,16 +138,17 @@ PAIRS = Table(
 
 NEIGHBOURS = Table(
     "neighbours",
-    key=("number", "source"),
+    key=("number", "source", "turn"),
     columns={
         "number": pl.Int64,  # of a listing (sosie.neighbours.numbers): read whole each hour, where ids would be heavy
         "source": pl.String,  # a list (pipeline/retrieval.py: limits) or an exact key (blocking.KEYS)
-        "content_hash": pl.Int64,  # number of what the listing said when it was last matched: a hash, a title, a key
+        "turn": pl.Int32,  # a later row takes the place of those before (sosie.neighbour_lists)
+        "content_hash": pl.Int64,  # number of what the listing said when it was last matched; null: it has no row now
         "reach": pl.Float32,  # whoever is more similar than this is on the list; -1: everybody is
         "others": pl.List(pl.Int64),  # numbers of its neighbours, nearest first, with some to spare; none at a key
         "similarities": pl.List(pl.Float32),
     },
-    required=frozenset({"number", "source", "content_hash"}),
+    required=frozenset({"number", "source", "turn"}),
 )
 
 _TERMS = pl.List(pl.Int32)

@@ -1,17 +1,17 @@
 """The pairs that are worth a decision after this hour's moves, from kept lists of neighbours and few searches."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import polars as pl
 
 from sosie import blocking, neighbours
 from sosie.lake import Lake
-from sosie.neighbours import CONTENTS, PLACE, Places
+from sosie.neighbour_lists import NeighbourLists
+from sosie.neighbours import CONTENTS, LIST, PLACE, Places
 from sosie.pipeline.retrieval import Limits, Retrieval, limits
 from sosie.settings import Blocking
-from sosie.tables import NEIGHBOURS
 
 _SIDES = ["left_id", "right_id"]
 _ORDERED = {
@@ -26,15 +26,14 @@ class Proposed:
 
     Together they are all pairs whose proposal could have changed: `asked` are listings that changed, or share their
     keys with others than before; `shifted` are pairs of which one end came to the other's list, or went from it.
-    `counts` for the manifest; `lists` are all of tables.NEIGHBOURS from now on, of which `moved` rows are others.
+    `counts` for the manifest; `lists` are the lists from now on, which are still to be written.
     """
 
     pairs: pl.DataFrame
     asked: pl.Series
     shifted: pl.DataFrame
     counts: dict[str, int]
-    lists: pl.DataFrame
-    moved: int
+    lists: NeighbourLists
 
 
 def propose(lake: Lake, rules: Blocking, retrieve: Retrieval, touched: pl.Series, *, anew: bool) -> Proposed:
@@ -43,36 +42,29 @@ def propose(lake: Lake, rules: Blocking, retrieve: Retrieval, touched: pl.Series
     With `anew` nothing that is held counts, and every live listing is asked.
     """
     sources, places = limits(rules), retrieve.places
-    state, stored = _state(lake, [*sources, *blocking.KEYS], anew)
+    state = NeighbourLists.read(lake, anew=anew)
     stirred = pl.col("number").is_in(neighbours.numbers(touched).implode())
-    old = pl.concat([rows.filter(stirred).select(*CONTENTS) for rows in state.values()])
+    old = state.where(stirred, columns=list(CONTENTS))
     living = places.of(touched).drop_nulls().unique().sort()
-    new = places.contents(retrieve.catalogue, places.every if anew else living, state)
+    new = places.contents(retrieve.catalogue, places.every if anew else living, [*sources, *blocking.KEYS])
     left, came = old.join(new, on=list(CONTENTS), how="anti"), new.join(old, on=list(CONTENTS), how="anti")
 
-    mended = {source: _keys(came, source) for source in blocking.KEYS}
-    crowded, refilled = 0, 0
+    mended, crowded, refilled = [_keys(came)], 0, 0
     for source, (k, floor) in sources.items():
         own = pl.col("source") == source
         long = k + math.ceil(k * rules.spare_neighbours)
         moved = _Moved(source, k, long, floor, left.filter(own), came.filter(own), places)
-        lists = moved.lists(state[source], retrieve, rules.reverse_neighbours)
-        mended[source] = lists.rows
+        lists = moved.lists(state, retrieve, rules.reverse_neighbours)
+        mended.append(lists.rows)
         crowded, refilled = crowded + lists.crowded, refilled + lists.refilled
-    stale = left.join(came, on=["number", "source"], how="anti")
-    before, now = {}, {}
-    for source, rows in mended.items():
-        gone = stale.filter(pl.col("source") == source)["number"]
-        replaced = pl.col("number").is_in(pl.concat([rows["number"], gone]).implode())
-        before[source] = state[source].filter(replaced)
-        now[source] = pl.concat([state[source].filter(~replaced), rows])
+    rows = pl.concat(mended)
+    now = state.replaced(rows, left)
 
-    keyed = places.placed(
-        pl.concat([now[source].select(*CONTENTS) for source in blocking.KEYS]), "listing_id", "number"
-    )
+    keyed = now.where(pl.col("source").is_in(list(blocking.KEYS)), columns=list(CONTENTS))
+    keyed = places.placed(keyed, "listing_id", "number")
     room = rules.candidates_per_listing - sum(k for k, _ in sources.values())
     may_overflow = _partners(keyed, rules.exact_key_limit).filter(pl.col("partners") > room)["listing_id"]
-    mended_places = places.at(pl.concat([mended[source]["number"] for source in mended]).unique())
+    mended_places = places.at(rows["number"].unique())
     asked = pl.concat(
         [
             places.every if anew else living,
@@ -81,7 +73,7 @@ def propose(lake: Lake, rules: Blocking, retrieve: Retrieval, touched: pl.Series
             neighbours.regrouped(left, came, keyed, rules.exact_key_limit),
         ]
     ).unique()
-    shifted = _shifted(sources, before, mended, places, pl.concat([asked, living]).unique())
+    shifted = _shifted(sources, state, rows, left, places, pl.concat([asked, living]).unique())
     found = _union(rules, keyed, pl.concat([asked, may_overflow]).unique(), shifted, now, places)
     either = pl.any_horizontal(pl.col(_SIDES).is_in(asked.implode()))
     pairs = pl.concat([found.pairs.filter(either), found.pairs.filter(~either).join(shifted, on=_SIDES, how="semi")])
@@ -96,41 +88,31 @@ def propose(lake: Lake, rules: Blocking, retrieve: Retrieval, touched: pl.Series
             "refilled_lists": refilled,
             "crowded_listings": crowded,
         },
-        pl.concat(now.values()),
-        (stored if anew else stale.height) + sum(rows.height for rows in mended.values()),
+        now,
     )
-
-
-def _state(lake: Lake, sources: Iterable[str], anew: bool) -> tuple[dict[str, pl.DataFrame], int]:
-    """The rows of each source, none where all are made anew, and how many the table holds.
-
-    Read whole, once: whoever is on a list may be on any, so most of it would be read for each source otherwise.
-    """
-    held = lake.read(NEIGHBOURS)
-    return {source: _of(held.clear() if anew else held, source) for source in sources}, held.height
-
-
-def _of(state: pl.DataFrame, source: str) -> pl.DataFrame:
-    return state.filter(pl.col("source") == source)
 
 
 def _shifted(
     sources: Limits,
-    before: Mapping[str, pl.DataFrame],
-    after: Mapping[str, pl.DataFrame],
+    state: NeighbourLists,
+    rows: pl.DataFrame,
+    left: pl.DataFrame,
     places: Places,
     apart: pl.Series,
 ) -> pl.DataFrame:
-    """left_id, right_id of the pairs that are on these lists in one of the two states only, none with an end `apart`.
+    """left_id, right_id of the pairs that only the lists before or only those after have, none with an end `apart`.
+
+    Before as `state` has them; after as `rows` has them, without those of who `left`.
 
     A list shifts by few places where one listing leaves it or comes to it, so these are far fewer than all its pairs.
     """
-    nobody, found = pl.lit([], NEIGHBOURS.columns["others"]), [pl.DataFrame(schema=dict.fromkeys(_SIDES, PLACE))]
+    nobody, found = pl.lit([], LIST["others"]), [pl.DataFrame(schema=dict.fromkeys(_SIDES, PLACE))]
     kept = ~pl.col("number").is_in(places.numbers.gather(apart).implode())
     for source, (k, _) in sources.items():
-        was, now = (
-            rows[source].filter(kept).select("number", others=pl.col("others").list.head(k)) for rows in (before, after)
-        )
+        own, first = pl.col("source") == source, pl.col("others").list.head(k)
+        now = rows.filter(own, kept).select("number", others=first)
+        replaced = pl.concat([now["number"], left.filter(own)["number"]]).unique()
+        was = state.where(own, kept, pl.col("number").is_in(replaced.implode())).select("number", others=first)
         both = was.join(now, on="number", how="full", coalesce=True, suffix="_now")
         came_or_went = (
             pl.col("others").fill_null(nobody).list.set_symmetric_difference(pl.col("others_now").fill_null(nobody))
@@ -160,19 +142,20 @@ class _Moved:
     came: pl.DataFrame
     places: Places
 
-    def lists(self, state: pl.DataFrame, retrieve: Callable[..., pl.DataFrame], depth: int) -> _Lists:
+    def lists(self, state: NeighbourLists, retrieve: Callable[..., pl.DataFrame], depth: int) -> _Lists:
         """The lists that are others now, of the moved listings and of those around them."""
         places, gone = self.places, self.left["number"]
         came = places.placed(self.came, "listing_id", "number").sort("listing_id")
-        still = ~pl.col("number").is_in(pl.concat([gone, self.came["number"]]).unique().implode())
-        reaches = state.filter(still).select("number", "reach")
+        own = pl.col("source") == self.source
+        still = own & ~pl.col("number").is_in(pl.concat([gone, self.came["number"]]).unique().implode())
+        reaches = state.where(still, columns=["number", "reach"])
         deep = retrieve(
             self.source, came["listing_id"], max(self.long, depth) if reaches.height else self.long, self.floor
         )
-        own = blocking.nearest(deep, self.long)
+        nearest = blocking.nearest(deep, self.long)
 
         # Who had a moved listing on its list, and who has to have it now.
-        holders = state.filter(still, neighbours.with_any(gone))["number"]
+        holders = state.where(still, neighbours.with_any(gone), columns=["number"])["number"]
         gained = (
             deep.select(query_id="listing_id", listing_id="query_id", similarity="similarity")
             .with_columns(number=places.numbers.gather(deep["listing_id"]))
@@ -180,7 +163,7 @@ class _Moved:
             .filter(pl.col("similarity") >= pl.col("reach"))
         )
         around = pl.concat([holders, gained["number"]]).unique()
-        rows = state.filter(still, pl.col("number").is_in(around.implode()))
+        rows = state.where(still, pl.col("number").is_in(around.implode()))
         settled = neighbours.settle(neighbours.unpacked(rows, places), gained.select(*neighbours.NEAR), places.at(gone))
         # Searched anew: where no spare is left, and where who came is as similar as the last one, as others may be
         # that were cut.
@@ -191,7 +174,7 @@ class _Moved:
         refill = before.filter(scant | pl.col("listing_id").is_in(tied.implode()))["listing_id"]
         again = blocking.nearest(retrieve(self.source, refill, self.long, self.floor), self.long)
         searched = pl.col("listing_id").is_in(refill.implode())
-        lists = pl.concat([own, settled.filter(~pl.col("query_id").is_in(refill.implode())), again])
+        lists = pl.concat([nearest, settled.filter(~pl.col("query_id").is_in(refill.implode())), again])
         placed = pl.concat(
             [
                 came.select("listing_id", "content_hash", reach=pl.lit(None, pl.Float32)),
@@ -205,10 +188,11 @@ class _Moved:
         )
 
 
-def _keys(came: pl.DataFrame, source: str) -> pl.DataFrame:
-    """Rows that remember which key of a source a listing has."""
-    nobody = {name: pl.lit([], NEIGHBOURS.columns[name]) for name in ("others", "similarities")}
-    return _of(came, source).with_columns(reach=pl.lit(None, pl.Float32), **nobody).select(*NEIGHBOURS.columns)
+def _keys(came: pl.DataFrame) -> pl.DataFrame:
+    """Rows that remember which exact keys a listing has."""
+    rows = came.filter(pl.col("source").is_in(list(blocking.KEYS)))
+    nobody = {name: pl.lit([], LIST[name]) for name in ("others", "similarities")}
+    return rows.with_columns(reach=pl.lit(None, LIST["reach"]), **nobody).select(*LIST)
 
 
 def _union(
@@ -216,7 +200,7 @@ def _union(
     keyed: pl.DataFrame,
     asking: pl.Series,
     shifted: pl.DataFrame,
-    lists: Mapping[str, pl.DataFrame],
+    lists: NeighbourLists,
     places: Places,
 ) -> blocking.Candidates:
     """Candidates of the listings asked, from their own lists and from those of others that they are on; and `shifted`.
@@ -230,7 +214,7 @@ def _union(
     asks = pl.any_horizontal(pl.col("query_id", "listing_id").is_in(asking.implode()))
     near = {}
     for source, (k, _) in limits(rules).items():
-        rows = neighbours.unpacked(lists[source].filter(concerned), places, k)
+        rows = neighbours.unpacked(lists.where(pl.col("source") == source, concerned), places, k)
         others = rows.filter(~asks).with_columns(**_ORDERED).join(shifted, on=_SIDES, how="semi").drop(_SIDES)
         near[source] = pl.concat([rows.filter(asks), others])
     keys = blocking.exact_keys(pl.concat([asking, ends]), keyed, rules.exact_key_limit)

@@ -153,17 +153,17 @@ def made(lake: Lake, modality: Modality, stamp: str, column: str, values: pl.Ser
 def with_vectors(lake: Lake, modality: Modality, stamp: str, rows: pl.DataFrame) -> pl.DataFrame:
     """The same rows, in their order, with `vector`.
 
-    Vectors are most of the table and can't be skipped one by one, so they are looked for where the rows lie that were
-    made at the time of these: what an hour embedded is a file of its own.
+    Vectors are most of the table and can't be skipped one by one, so where they have to be read they are looked for
+    where the rows lie that were made at the time of these: what an hour embedded is a file of its own.
     """
     if rows.is_empty():
         return rows.with_columns(vector=pl.lit(None, VECTOR))
     key = ["listing_id", "content_hash", "event_timestamp"]
-    predicates, created = [pl.col("embedding_version") == stamp], rows["created_timestamp"]
+    created, worth = rows["created_timestamp"], []
     if not created.null_count():
-        predicates.append(pl.col("created_timestamp").is_between(created.min(), created.max()))
-    held = lake.read(TABLE[modality], *predicates, columns=[*key, "vector"])
-    places = held.select(*key, row=pl.int_range(pl.len()))
+        worth.append(pl.col("created_timestamp").is_between(created.min(), created.max()))
+    held = lake.mapped(TABLE[modality], *worth, embedding_version=stamp)
+    places = held.select(*key, row=pl.int_range(pl.len())).filter(pl.col(key[0]).is_in(rows[key[0]].implode()))
     row = rows.select(key).join(places, on=key, how="left", maintain_order="left")["row"]
     return rows.with_columns(vector=held["vector"].gather(row))
 
@@ -189,11 +189,14 @@ def current(lake: Lake, modality: Modality, stamp: str, listings: pl.DataFrame) 
     live = listings.filter(~pl.col("is_deleted"), pl.col(hash_).is_not_null()).select("listing_id", content_hash=hash_)
 
     def of_now(held: pl.DataFrame) -> pl.DataFrame:
-        return held.join(live, on=live.columns, how="semi").unique("listing_id").sort("listing_id")
+        then = live.join(held, on="listing_id", suffix="_then").filter(
+            pl.col("content_hash") == pl.col("content_hash_then")
+        )
+        return then.unique("listing_id").sort("listing_id")
 
     if live.height < MANY:
         rows = of_now(made(lake, modality, stamp, "listing_id", live["listing_id"]))
         return with_vectors(lake, modality, stamp, rows).select("listing_id", "vector")
-    held = lake.read(TABLE[modality], pl.col("embedding_version") == stamp, columns=[*live.columns, "vector"])
+    held = lake.mapped(TABLE[modality], embedding_version=stamp)
     rows = of_now(held.select(*live.columns, row=pl.int_range(pl.len())))
     return rows.select("listing_id", vector=held["vector"].gather(rows["row"]))

@@ -109,7 +109,7 @@ def match(run: Run, tally: Tally) -> None:
     tally.written(
         run.lake.upsert(REGROUP, ends, run_id=run.id),
         run.lake.exchange(PAIRS, decided.select(*PAIRS.columns), gone, run_id=run.id),
-        run.lake.rewrite(NEIGHBOURS, found.lists, found.moved, run_id=run.id),
+        found.lists.write(run.lake, run.id),
         run.lake.upsert(RECIPES, pl.DataFrame([{"name": PAIRS.name, "recipe": recipe}]), run_id=run.id),
     )
     own = decided.join(fresh, on=_SIDES, how="semi")

@@ -1,0 +1,75 @@
+"""Arrow copies of Parquet files, mapped into memory in place of decoding the files each time.
+
+A copy takes its file's place only where that never changes, as those of Delta tables don't. All of them can be made
+again, so whoever has no room may delete their folder.
+"""
+
+import os
+import tempfile
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import cast
+
+import polars as pl
+
+from sosie.errors import StoreBusy
+
+_ABANDONED_SECONDS = 3_600
+"""A copy that is being written for so long has nobody who writes it."""
+
+
+def frame(file: str, folder: Path, columns: pl.Schema) -> pl.DataFrame:
+    """The columns of a Parquet file, from its copy in `folder`, which is made where it is missing or has others.
+
+    Raises `StoreBusy` where it can't be written.
+    """
+    copy = _copy_of(file, folder)
+    try:
+        found = _mapped(copy)
+    except FileNotFoundError:
+        return _decoded(file, copy, columns)
+    return found if found.schema == columns else _decoded(file, copy, columns)
+
+
+def forget(folder: Path, files: Iterable[str]) -> None:
+    """Delete the copies of all but these files, and what a writer that died left."""
+    wanted = {_copy_of(file, folder) for file in files}
+    for copy in folder.glob("*"):
+        partial = copy.suffix == ".partial" and time.time() - copy.stat().st_mtime < _ABANDONED_SECONDS
+        if copy not in wanted and not partial:
+            copy.unlink(missing_ok=True)
+
+
+def _copy_of(file: str, folder: Path) -> Path:
+    return folder / f"{Path(file).stem}.arrow"
+
+
+def _mapped(copy: Path) -> pl.DataFrame:
+    import pyarrow as pa
+
+    with pa.memory_map(str(copy)) as source:
+        return cast(pl.DataFrame, pl.from_arrow(pa.ipc.open_file(source).read_all()))
+
+
+def _decoded(file: str, copy: Path, columns: pl.Schema) -> pl.DataFrame:
+    rows = pl.scan_parquet(
+        file, schema=columns, missing_columns="insert", extra_columns="ignore", hive_partitioning=False
+    )
+    try:
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=copy.parent, suffix=".partial")
+        partial = Path(name)
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                rows.collect().write_ipc(stream, compression="uncompressed")
+            found = _mapped(partial)  # before it has its name, by which others may delete it
+            partial.replace(copy)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise StoreBusy(
+            f"{copy} can't be written ({error}). It is a copy that spares decoding; make room or mend the rights, then "
+            "run the hour again."
+        ) from error
+    return found
