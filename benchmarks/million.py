@@ -1,11 +1,12 @@
 """Hours over a large catalogue: stores and steps are real, vectors are simulated, the state before is written directly.
 
     python benchmarks/million.py [--listings 50000] [--new 500] [--updates 2000] [--hours 2] [--json FILE]
-    python benchmarks/million.py --listings 1000000          # and 5000000, with SOSIE_MILVUS_URI at a server
+    python benchmarks/million.py --listings 1000000
+    python benchmarks/million.py --listings 5000000 --against 100000
 
-Runs the same hours over a catalogue of --listings and over one a tenth as large. What is O(changed) has a ratio of 1
-between them, what reads the catalogue one of up to 10; that is the figure of each step. `found` is the share of new
-listings of a product that was there before which the hour puts into that product's cluster.
+Runs the same hours over a catalogue of --listings and over one of --against, by default a tenth. What is O(changed) has
+a ratio of 1 between them, what reads the catalogue one of up to theirs; that is the figure of each step. `found` is the
+share of new listings of a product that was there before which the hour puts into that product's cluster.
 
 The catalogue has titles, one in three a GTIN, no pictures; every fifth listing is one more of a product that is there.
 Its state is what a first load leaves, but for two things: neighbour lists are found by an approximate index (IVF, 16 of
@@ -52,15 +53,16 @@ COLOURS = ("black", "white", "red", "blue", "green", "silver")
 
 @dataclass
 class Market:
-    """Products with simulated vectors; a listing's product stands in its title's model code."""
+    """Products with simulated vectors, in a file; a listing's product stands in its title's model code."""
 
     listings: int
+    folder: Path
     random: np.random.Generator = field(default_factory=lambda: np.random.default_rng(7))
 
     def __post_init__(self) -> None:
         products = self.listings * 2
         centres = units(self.random.standard_normal((max(self.listings // AROUND, 1), DIM), dtype=np.float32))
-        self.vectors = np.empty((products, DIM), np.float32)
+        self.vectors = stored(self.folder / "products.npy", products)
         for start in range(0, products, CHUNK):
             rows = min(CHUNK, products - start)
             noise = self.random.standard_normal((rows, DIM), dtype=np.float32)
@@ -110,6 +112,12 @@ class Market:
         return units(np.float32(SAME) * base + np.float32(np.sqrt(1 - SAME**2)) * across)
 
 
+def stored(file: Path, rows: int) -> Floats:
+    """Vectors in a file, which the system may take out of memory."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return np.lib.format.open_memmap(file, "w+", np.float32, (rows, DIM))
+
+
 def units(vectors: Floats) -> Floats:
     return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), dtype=np.float32)
 
@@ -125,7 +133,7 @@ def seed(run: pipeline.Run, market: Market) -> None:
     import faiss
 
     lake, stamp = run.lake, version(run.settings, "text")
-    vectors = np.empty((market.listings, DIM), np.float32)
+    vectors = stored(market.folder / "vectors.npy", market.listings)
     with open_index(run.settings) as index:
         index.ensure("text", stamp, profile=profile_for(market.listings))
         index.ensure("image", version(run.settings, "image"))
@@ -159,7 +167,7 @@ def seed(run: pipeline.Run, market: Market) -> None:
     nearest.nprobe = 16
     places = neighbours.Places(pl.Series(names(0, market.listings)))
     catalogue = catalogue.sort("listing_id")
-    long, parts = rules.text_neighbours + math.ceil(rules.text_neighbours * rules.spare_neighbours), []
+    long = rules.text_neighbours + math.ceil(rules.text_neighbours * rules.spare_neighbours)
     for start in range(0, market.listings, CHUNK):
         some = places.every[start : start + CHUNK]
         near, where = nearest.search(vectors[start : start + CHUNK], long + 1)
@@ -170,12 +178,12 @@ def seed(run: pipeline.Run, market: Market) -> None:
         found = found.with_columns(pl.col("similarity").round(neighbours.DIGITS))
         placed = places.contents(catalogue, some, ["text"]).with_columns(reach=pl.lit(None, pl.Float32))
         placed = places.placed(placed, "listing_id", "number")
-        parts.append(neighbours.rows(blocking.nearest(found, long), placed, places, "text", long))
+        lists = neighbours.rows(blocking.nearest(found, long), placed, places, "text", long)
+        lake.append(NEIGHBOURS, lists.with_columns(turn=pl.lit(0)))
         told(f"{start + len(some):,} lists of neighbours made")
     keys = places.contents(catalogue, places.every, blocking.KEYS)
     nobody = {name: pl.lit([], NEIGHBOURS.columns[name]) for name in ("others", "similarities")}
-    parts.append(keys.with_columns(reach=pl.lit(None, pl.Float32), **nobody).select(*NEIGHBOURS.columns))
-    lake.rewrite(NEIGHBOURS, pl.concat(parts), market.listings)
+    lake.append(NEIGHBOURS, keys.with_columns(turn=pl.lit(0), reach=pl.lit(None, pl.Float32), **nobody))
 
 
 def groups(run: pipeline.Run, catalogue: pl.DataFrame) -> None:
@@ -259,7 +267,7 @@ def simulated(listings: int, options: argparse.Namespace, home: Path) -> dict[st
         alerts={"console": False},
         milvus_timeout_seconds=600,
     )
-    market, lake = Market(listings), Lake(settings.lake_uri)
+    market, lake = Market(listings, home / "simulated"), Lake(settings.lake_uri)
     sys.modules["sosie.pipeline.embed"]._encode = lambda _, __, contents: market.embed(contents["title"])  # type: ignore[attr-defined]
     hours = []
     with server.serve(settings):
@@ -279,6 +287,7 @@ def simulated(listings: int, options: argparse.Namespace, home: Path) -> dict[st
         "seed_seconds": round(seeded),
         "hours": hours,
         "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "index_peak_mib": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024,
         "bytes_a_listing": {name: round(size / listings, 1) for name, size in sizes.items()},
     }
 
@@ -286,6 +295,7 @@ def simulated(listings: int, options: argparse.Namespace, home: Path) -> dict[st
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--listings", type=int, default=50_000)
+    parser.add_argument("--against", type=int, help="listings of the smaller catalogue (default: a tenth)")
     parser.add_argument("--new", type=int, default=500, help="new listings an hour")
     parser.add_argument("--updates", type=int, default=2_000, help="changed listings an hour")
     parser.add_argument("--hours", type=int, default=2)
@@ -295,12 +305,13 @@ def main() -> None:
         parser.error("--hours is 2 at least: the last one is compared, and the first pays for imports")
     os.environ.setdefault("OMP_NUM_THREADS", "2")
     found: dict[str, Any] = {"options": {name: str(value) for name, value in vars(options).items()}}
-    for name, listings in (("small", options.listings // 10), ("large", options.listings)):
+    against = options.against or options.listings // 10
+    for name, listings in (("small", against), ("large", options.listings)):
         with tempfile.TemporaryDirectory(prefix="sosie-million-") as folder:
             found[name] = simulated(listings, options, Path(folder))
     small, large = (found[name]["hours"][-1] for name in ("small", "large"))
     found["large_over_small"] = {
-        "catalogue": 10,
+        "catalogue": round(options.listings / against, 2),
         "hour": round(large["seconds"] / small["seconds"], 2),
         **{name: round(s / max(small["steps"][name], 0.01), 2) for name, s in large["steps"].items()},
     }

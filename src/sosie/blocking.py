@@ -11,7 +11,8 @@ import numpy as np
 import polars as pl
 
 from sosie import screening
-from sosie.vectors import matrix
+from sosie.screening import Places
+from sosie.vectors import Vectors, matrix
 
 NEIGHBOURS = pl.Schema({"query_id": pl.String, "listing_id": pl.String, "similarity": pl.Float32})
 _PAIR: dict[str, pl.DataType | type[pl.DataType]] = {
@@ -66,9 +67,9 @@ class Candidates:
 
 def join(
     query_ids: pl.Series,
-    query_vectors: np.ndarray,
+    query_vectors: Vectors,
     ids: pl.Series,
-    vectors: np.ndarray,
+    vectors: Vectors,
     k: int,
     min_similarity: float,
 ) -> pl.DataFrame:
@@ -83,12 +84,27 @@ def join(
     place = pl.DataFrame({"id": queries}).join(
         pl.DataFrame({"id": held}).with_row_index("place"), on="id", how="left", maintain_order="left", validate="m:1"
     )
+    own = place["place"].cast(pl.Int64).fill_null(-1).to_numpy()
+    return _joined(queries, query_vectors, own, held, vectors, k, min_similarity)
+
+
+def join_frame(asking: pl.Series, held: pl.DataFrame, k: int, min_similarity: float) -> pl.DataFrame:
+    """`join` of those of `asking` that are in the frame `held` (listing_id, vector) with all of it."""
+    ids, vectors = _ordered(held["listing_id"], matrix(held))
+    own = ids.is_in(asking.implode()).arg_true().cast(pl.Int64).to_numpy()
+    return _joined(ids.gather(own), vectors[own], own, ids, vectors, k, min_similarity)
+
+
+def _joined(
+    queries: pl.Series, asking: Vectors, own: Places, held: pl.Series, vectors: Vectors, k: int, floor: float
+) -> pl.DataFrame:
+    """`join` in order of ids; `own` are the queries' places among `held`, -1 where there is none."""
     blocks = screening.nearest(
-        np.ascontiguousarray(query_vectors, dtype=np.float32),
+        np.ascontiguousarray(asking, dtype=np.float32),
         np.ascontiguousarray(vectors, dtype=np.float32),
         k,
-        min_similarity,
-        own=place["place"].cast(pl.Int64).fill_null(-1).to_numpy(),
+        floor,
+        own=own,
     )
     frames = (
         pl.DataFrame({"query_id": queries.gather(rows), "listing_id": held.gather(places), "similarity": similarity})
@@ -97,17 +113,11 @@ def join(
     return pl.concat([pl.DataFrame(schema=NEIGHBOURS), *frames])
 
 
-def _ordered(ids: pl.Series, vectors: np.ndarray) -> tuple[pl.Series, np.ndarray]:
+def _ordered(ids: pl.Series, vectors: Vectors) -> tuple[pl.Series, Vectors]:
     if ids.is_sorted():  # which spares a copy of a whole catalogue
         return ids, vectors
     order = ids.arg_sort()
     return ids.gather(order), vectors[order.to_numpy()]
-
-
-def join_frame(asking: pl.Series, held: pl.DataFrame, k: int, min_similarity: float) -> pl.DataFrame:
-    """`join` of those of `asking` that are in the frame `held` (listing_id, vector) with all of it."""
-    asked = held.filter(pl.col("listing_id").is_in(asking.implode()))
-    return join(asked["listing_id"], matrix(asked), held["listing_id"], matrix(held), k, min_similarity)
 
 
 def nearest(neighbours: pl.DataFrame, k: int) -> pl.DataFrame:

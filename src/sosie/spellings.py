@@ -28,7 +28,8 @@ def kept(lake: Lake, listings: pl.DataFrame, run_id: str, *, columns: Sequence[s
     `listings` has title and text_hash, which says the same of a title as parsing needs to know; nulls where it is null.
     """
     wanted = ["text_hash", *columns]
-    found = lake.lookup(SPELLINGS, "text_hash", listings["text_hash"].drop_nulls(), columns=[*wanted, "manner"])
+    asked = pl.col("text_hash").is_in(listings["text_hash"].drop_nulls().unique().implode())
+    found = lake.mapped(SPELLINGS, asked).filter(asked).select(*wanted, "manner")
     held = found.filter(pl.col("manner") == manner()).select(wanted)
     missing = (
         listings.drop_nulls("text_hash")

@@ -174,16 +174,15 @@ class Look:
         none = np.empty((0, 0), dtype=np.float32)
         if needs.height < max(fewest, 1):
             return none, none
-        own = needs.rename({f"{modality}_hash": "content_hash"}).lazy()
-        keys = ["listing_id", "content_hash"]
-        rows = self.lake.scan(_TABLE[modality]).filter(
-            pl.col("embedding_version") == str(self.manifest.get(f"{modality}_version"))
-        )
-        now = rows.join(own, on=keys, how="semi").select("vector").collect()
+        own = needs.rename({f"{modality}_hash": "content_hash"})
+        keys, stamp = ["listing_id", "content_hash"], str(self.manifest.get(f"{modality}_version"))
+        asked = pl.col("listing_id").is_in(own["listing_id"].implode())
+        held = self.lake.mapped(_TABLE[modality], asked, embedding_version=stamp)
+        rows = held.select(*keys, row=pl.int_range(pl.len())).filter(asked).join(own, on=keys, how="semi")["row"]
         # The first rows of the table are enough, with as many to spare as may be of this run: no need to read them all.
-        first = rows.head(SAMPLE + needs.height)
-        before = first.join(own, on=keys, how="anti").select("vector").head(SAMPLE).collect()
-        return matrix(now), matrix(before)
+        first = self.lake.scan(_TABLE[modality]).filter(pl.col("embedding_version") == stamp).head(SAMPLE + len(own))
+        before = first.join(own.lazy(), on=keys, how="anti").select("vector").head(SAMPLE).collect()
+        return matrix(held.select(pl.col("vector").gather(rows))), matrix(before)
 
     @cached_property
     def scores(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
