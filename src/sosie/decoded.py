@@ -8,6 +8,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import cast
 
@@ -25,24 +26,30 @@ def frame(file: str, folder: Path, columns: pl.Schema) -> pl.DataFrame:
     Raises `StoreBusy` where it can't be written.
     """
     copy = _copy_of(file, folder)
-    try:
-        found = _mapped(copy)
-    except FileNotFoundError:
-        return _decoded(file, copy, columns)
-    return found if found.schema == columns else _decoded(file, copy, columns)
+    found = _whole(copy)
+    return found if found is not None and found.schema == columns else _decoded(file, copy, columns)
 
 
 def forget(folder: Path, files: Iterable[str]) -> None:
     """Delete the copies of all but these files, and what a writer that died left."""
-    wanted = {_copy_of(file, folder) for file in files}
-    for copy in folder.glob("*"):
-        partial = copy.suffix == ".partial" and time.time() - copy.stat().st_mtime < _ABANDONED_SECONDS
-        if copy not in wanted and not partial:
-            copy.unlink(missing_ok=True)
+    for copy in set(folder.glob("*")) - {_copy_of(file, folder) for file in files}:
+        with suppress(FileNotFoundError):  # another process deletes as well
+            if copy.suffix != ".partial" or time.time() - copy.stat().st_mtime > _ABANDONED_SECONDS:
+                copy.unlink()
 
 
 def _copy_of(file: str, folder: Path) -> Path:
     return folder / f"{Path(file).stem}.arrow"
+
+
+def _whole(copy: Path) -> pl.DataFrame | None:
+    """None where it isn't there, or is a torso since the machine lost its power."""
+    import pyarrow as pa
+
+    try:
+        return _mapped(copy) if copy.is_file() else None
+    except (FileNotFoundError, pa.ArrowInvalid):
+        return None
 
 
 def _mapped(copy: Path) -> pl.DataFrame:
@@ -63,6 +70,7 @@ def _decoded(file: str, copy: Path, columns: pl.Schema) -> pl.DataFrame:
         try:
             with os.fdopen(handle, "wb") as stream:
                 rows.collect().write_ipc(stream, compression="uncompressed")
+            partial.chmod(0o644)
             found = _mapped(partial)  # before it has its name, by which others may delete it
             partial.replace(copy)
         finally:
