@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import cast
 
 import polars as pl
+import structlog
 
-from sosie.errors import StoreBusy
+log = structlog.get_logger("sosie")
 
 _ABANDONED_SECONDS = 3_600
 """A copy that is being written for so long has nobody who writes it."""
@@ -23,7 +24,7 @@ _ABANDONED_SECONDS = 3_600
 def frame(file: str, folder: Path, columns: pl.Schema) -> pl.DataFrame:
     """The columns of a Parquet file, from its copy in `folder`, which is made where it is missing or has others.
 
-    Raises `StoreBusy` where it can't be written.
+    Where no copy can be written (no room, no right to) the file itself is read, and the log says so.
     """
     copy = _copy_of(file, folder)
     found = _whole(copy)
@@ -33,7 +34,8 @@ def frame(file: str, folder: Path, columns: pl.Schema) -> pl.DataFrame:
 def forget(folder: Path, files: Iterable[str]) -> None:
     """Delete the copies of all but these files, and what a writer that died left."""
     for copy in set(folder.glob("*")) - {_copy_of(file, folder) for file in files}:
-        with suppress(FileNotFoundError):  # another process deletes as well
+        # Another process deletes as well, or this one has no right to, which the next that has will do.
+        with suppress(FileNotFoundError, PermissionError):
             if copy.suffix != ".partial" or time.time() - copy.stat().st_mtime > _ABANDONED_SECONDS:
                 copy.unlink()
 
@@ -73,11 +75,9 @@ def _decoded(file: str, copy: Path, columns: pl.Schema) -> pl.DataFrame:
             partial.chmod(0o644)
             found = _mapped(partial)  # before it has its name, by which others may delete it
             partial.replace(copy)
+            return found
         finally:
             partial.unlink(missing_ok=True)
     except OSError as error:
-        raise StoreBusy(
-            f"{copy} can't be written ({error}). It is a copy that spares decoding; make room or mend the rights, then "
-            "run the hour again."
-        ) from error
-    return found
+        log.warning("a copy that spares decoding can't be written; make room or mend the rights", reason=str(error))
+        return rows.collect()
