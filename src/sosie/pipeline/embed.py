@@ -186,13 +186,13 @@ def newest(lake: Lake, modality: Modality, stamp: str, listing_ids: pl.Series) -
 def current(lake: Lake, modality: Modality, stamp: str, listings: pl.DataFrame) -> pl.DataFrame:
     """listing_id, vector of those among `listings` that live and have the modality, by the content they have now."""
     hash_ = f"{modality}_hash"
-    live = listings.filter(~pl.col("is_deleted"), pl.col(hash_).is_not_null()).select("listing_id", content_hash=hash_)
+    live = listings.filter(~pl.col("is_deleted"), pl.col(hash_).is_not_null())
+    live = live.select("listing_id", content_hash=hash_).sort("listing_id")
 
     def of_now(held: pl.DataFrame) -> pl.DataFrame:
-        then = live.join(held, on="listing_id", suffix="_then").filter(
-            pl.col("content_hash") == pl.col("content_hash_then")
-        )
-        return then.unique("listing_id").sort("listing_id")
+        then = live.join(held, on="listing_id", suffix="_then", maintain_order="left")
+        then = then.filter(pl.col("content_hash") == pl.col("content_hash_then"))
+        return then.unique("listing_id", keep="first", maintain_order=True)
 
     if live.height < MANY:
         rows = of_now(made(lake, modality, stamp, "listing_id", live["listing_id"]))
