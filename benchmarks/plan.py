@@ -248,8 +248,8 @@ def lake(market: Path, held: Lake) -> dict[str, float]:
     )
     found = {}
     for name, table, frame in wanted:
-        if table is NEIGHBOURS:  # as an hour writes it
-            held.rewrite(table, frame, frame.height)
+        if table is NEIGHBOURS:  # as they are written when all of them are
+            held.rewrite(table, frame.with_columns(turn=pl.lit(0)), frame.height)
         else:
             held.append(table, frame.select(*table.columns))
         files = Path(held.path(table)).rglob("*.parquet")

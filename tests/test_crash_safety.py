@@ -57,8 +57,10 @@ def landing(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for number, title in enumerate(goods)
         for copy in range(5)
     ]
+    # Enough that stand apart, for the second hour to append its lists of neighbours in place of writing all anew.
+    apart = [{"listing_id": f"p{n}", "title": f"Part {n * 7919 % 9973} no. {n * 104729 % 99991}"} for n in range(250)]
     bad = [{"listing_id": "bad1", "title": "x", "price": -1.0}, {"listing_id": "bad2", "title": None}]
-    land(folder, HOURS[0], [*first, *bad])
+    land(folder, HOURS[0], [*first, *apart, *bad])
     moved = {"title": goods[1], "image_uri": "pictures/1.png"}
     second = [
         {"listing_id": "k00", **moved},

@@ -20,7 +20,7 @@ from hypothesis import settings as profile
 from hypothesis import strategies as st
 from PIL import Image
 
-from sosie import pipeline, tables
+from sosie import neighbour_lists, pipeline, tables
 from sosie.artifacts import Artifact, save
 from sosie.decider.model import FILES
 from sosie.index import Modality, open_index, server
@@ -173,6 +173,14 @@ def _ids(sent: list[Sent]) -> set[object]:
 
 def _id(hour: int) -> str:
     return (START + timedelta(hours=hour)).strftime("%Y-%m-%dT%H")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def lists_are_appended() -> Iterator[None]:
+    """Among so few listings an hour overtakes more than an eighth of all lists, and would write all of them anew."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(neighbour_lists, "OVERTAKEN", 2.0)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -34,8 +34,8 @@ def frame(file: str, folder: Path, columns: pl.Schema) -> pl.DataFrame:
 def forget(folder: Path, files: Iterable[str]) -> None:
     """Delete the copies of all but these files, and what a writer that died left."""
     for copy in set(folder.glob("*")) - {_copy_of(file, folder) for file in files}:
-        # Another process deletes as well, or this one has no right to, which the next that has will do.
-        with suppress(FileNotFoundError, PermissionError):
+        # Another process deletes as well, or this one has no right to and leaves it to one that has.
+        with suppress(OSError):
             if copy.suffix != ".partial" or time.time() - copy.stat().st_mtime > _ABANDONED_SECONDS:
                 copy.unlink()
 
@@ -45,12 +45,12 @@ def _copy_of(file: str, folder: Path) -> Path:
 
 
 def _whole(copy: Path) -> pl.DataFrame | None:
-    """None where it isn't there, or is a torso since the machine lost its power."""
+    """None where it isn't there, can't be read, or is no Arrow file."""
     import pyarrow as pa
 
     try:
         return _mapped(copy) if copy.is_file() else None
-    except (FileNotFoundError, pa.ArrowInvalid):
+    except (OSError, pa.ArrowException):
         return None
 
 
@@ -62,16 +62,20 @@ def _mapped(copy: Path) -> pl.DataFrame:
 
 
 def _decoded(file: str, copy: Path, columns: pl.Schema) -> pl.DataFrame:
-    rows = pl.scan_parquet(
-        file, schema=columns, missing_columns="insert", extra_columns="ignore", hive_partitioning=False
-    )
+    stored = pl.scan_parquet(file, hive_partitioning=False)
+    there = stored.collect_schema()
+    rows = stored.select(
+        (pl.col(name) if name in there else pl.lit(None)).cast(dtype).alias(name) for name, dtype in columns.items()
+    ).collect()
     try:
         copy.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=copy.parent, suffix=".partial")
         partial = Path(name)
         try:
             with os.fdopen(handle, "wb") as stream:
-                rows.collect().write_ipc(stream, compression="uncompressed")
+                rows.write_ipc(stream, compression="uncompressed")
+                stream.flush()
+                os.fsync(handle)  # a power cut must not leave a copy whose name is there and whose rows aren't
             partial.chmod(0o644)
             found = _mapped(partial)  # before it has its name, by which others may delete it
             partial.replace(copy)
@@ -80,4 +84,4 @@ def _decoded(file: str, copy: Path, columns: pl.Schema) -> pl.DataFrame:
             partial.unlink(missing_ok=True)
     except OSError as error:
         log.warning("a copy that spares decoding can't be written; make room or mend the rights", reason=str(error))
-        return rows.collect()
+        return rows

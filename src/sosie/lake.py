@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import reduce
+from pathlib import Path
 
 import polars as pl
 from deltalake import ColumnProperties, CommitProperties, DeltaTable, Schema, WriterProperties
@@ -135,24 +136,31 @@ class Lake:
         frame = rows.filter(pl.col(column).is_in(wanted.implode()))
         return (frame if columns is None else frame.select(columns)).collect()
 
-    def mapped(self, table: Table, *worth: pl.Expr, **partition: str) -> pl.DataFrame:
+    def mapped(
+        self, table: Table, *worth: pl.Expr, columns: Sequence[str] | None = None, **partition: str
+    ) -> pl.DataFrame:
         """Rows of one partition, mapped into memory: for large columns that are read again and again.
 
         Delta never changes a file, so each is decoded once, into a copy below the lake (`sosie.decoded`). A lake in an
         object store has no place for copies, so there only rows are read for which all of `worth` holds.
         """
-        held, folder = self._open(table), place(self.uri)
-        if held is None or not is_local(folder):
-            return self.read(table, *(pl.col(name) == value for name, value in partition.items()), *worth)
-        copies = folder / "_decoded" / table.name
-        columns = pl.Schema({name: dtype for name, dtype in table.columns.items() if name not in partition})
-        mine = [(name, "=", value) for name, value in partition.items()]
-        files = held.file_uris(file_pruning_predicate=mine or None)
-        parts = [decoded.frame(file, copies, columns) for file in files]
-        decoded.forget(copies, held.file_uris())
-        return pl.concat([columns.to_frame(), *parts], rechunk=False).select(
-            pl.lit(partition[name]).alias(name) if name in partition else name for name in table.columns
+        if unknown := set(partition) - set(table.partition_by):
+            raise ValueError(f"Table {table.name} has no partitions by {', '.join(sorted(unknown))}.")
+        held, wanted = self._open(table), list(columns or table.columns)
+        if held is None or not is_local(place(self.uri)):
+            mine = (pl.col(name) == value for name, value in partition.items())
+            return self.read(table, *mine, *worth, columns=wanted)
+        decoded.forget(self.copies(table), held.file_uris())
+        stored = pl.Schema({name: dtype for name, dtype in table.columns.items() if name not in partition})
+        files = held.file_uris(file_pruning_predicate=[(name, "=", value) for name, value in partition.items()] or None)
+        parts = [decoded.frame(file, self.copies(table), stored) for file in files]
+        return pl.concat([stored.to_frame(), *parts], rechunk=False).select(
+            pl.lit(partition[name]).alias(name) if name in partition else name for name in wanted
         )
+
+    def copies(self, table: Table) -> Path:
+        """Where the decoded copies of a table's files are, in a lake that is a folder."""
+        return place(self.uri) / "_decoded" / table.name
 
     def checked(self, table: Table, rows: pl.DataFrame) -> pl.DataFrame:
         """`rows` in the table's column order and types. Raises `SchemaMismatch` saying which column and why."""

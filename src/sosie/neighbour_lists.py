@@ -13,7 +13,7 @@ from typing import Self
 import polars as pl
 
 from sosie.lake import Lake, Written
-from sosie.neighbours import LIST
+from sosie.neighbours import LIST, with_any
 from sosie.tables import NEIGHBOURS
 
 OVERTAKEN = 1 / 8
@@ -36,8 +36,10 @@ class NeighbourLists:
     @classmethod
     def read(cls, lake: Lake, *, anew: bool = False) -> Self:
         """As the lake has them; none, for all to be made, where `anew`."""
-        rows = lake.mapped(NEIGHBOURS)
-        return replace(cls.of(rows.clear() if anew else rows), stored=rows.height)
+        if anew:
+            stored = lake.scan(NEIGHBOURS).select(pl.len()).collect().item()
+            return replace(cls.of(NEIGHBOURS.schema.to_frame()), stored=stored)
+        return cls.of(lake.mapped(NEIGHBOURS))
 
     @classmethod
     def of(cls, rows: pl.DataFrame) -> Self:
@@ -53,6 +55,11 @@ class NeighbourLists:
         written = self.written.lazy().filter(pl.col("stands"), *predicates).select(columns)
         changed = self.changed.lazy().filter(*predicates).select(columns)
         return pl.concat(pl.collect_all([written, changed]))
+
+    def holding(self, source: str, others: pl.Series) -> pl.Series:
+        """Numbers of those on whose list in a source one of `others` is."""
+        lists = self.where(pl.col("source") == source, columns=["number", "others"])
+        return lists.filter(with_any(others))["number"]
 
     def replaced(self, rows: pl.DataFrame, gone: pl.DataFrame) -> Self:
         """The same with `rows` in place of what their listings had in a source, and without `gone` (number, source)."""

@@ -29,7 +29,7 @@ def kept(lake: Lake, listings: pl.DataFrame, run_id: str, *, columns: Sequence[s
     """
     wanted = ["text_hash", *columns]
     asked = pl.col("text_hash").is_in(listings["text_hash"].drop_nulls().unique().implode())
-    found = lake.mapped(SPELLINGS, asked).filter(asked).select(*wanted, "manner")
+    found = lake.mapped(SPELLINGS, asked, columns=[*wanted, "manner"]).filter(asked)
     held = found.filter(pl.col("manner") == manner()).select(wanted)
     missing = (
         listings.drop_nulls("text_hash")

@@ -177,7 +177,7 @@ class Look:
         own = needs.rename({f"{modality}_hash": "content_hash"})
         keys, stamp = ["listing_id", "content_hash"], str(self.manifest.get(f"{modality}_version"))
         asked = pl.col("listing_id").is_in(own["listing_id"].implode())
-        held = self.lake.mapped(_TABLE[modality], asked, embedding_version=stamp)
+        held = self.lake.mapped(_TABLE[modality], asked, columns=[*keys, "vector"], embedding_version=stamp)
         rows = held.select(*keys, row=pl.int_range(pl.len())).filter(asked).join(own, on=keys, how="semi")["row"]
         # The first rows of the table are enough, with as many to spare as may be of this run: no need to read them all.
         first = self.lake.scan(_TABLE[modality]).filter(pl.col("embedding_version") == stamp).head(SAMPLE + len(own))

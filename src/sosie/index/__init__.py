@@ -195,12 +195,12 @@ class VectorIndex:
         Reads back what it wrote. Raises `SchemaMismatch` on rows that can't be held, `IndexOutOfStep` where Milvus
         doesn't hold them afterwards, `IndexUnavailable`, `StoreBusy`.
         """
-        return self.exchange(modality, ids, vectors, [], version=version)[0] if ids else Written()
+        return self.exchange(modality, ids, vectors, [], version=version) if ids else Written()
 
     def delete(self, modality: Modality, ids: Sequence[str], *, version: str | None = None) -> Written:
         """Delete these ids; those that aren't there are fine. Raises as `upsert`."""
         nothing = np.empty((0, DIM), np.float32)
-        return self.exchange(modality, [], nothing, ids, version=version)[0] if ids else Written()
+        return self.exchange(modality, [], nothing, ids, version=version) if ids else Written()
 
     def exchange(
         self,
@@ -210,18 +210,15 @@ class VectorIndex:
         gone: Sequence[str],
         *,
         version: str | None = None,
-    ) -> tuple[Written, int]:
-        """`upsert` some and `delete` others; also tells how many rows are held now, which the alert `index_mismatch`
-        holds against the lake. The embedded server reads a whole collection to count its rows.
-        """
+    ) -> Written:
+        """`upsert` some and `delete` others."""
         ids, vectors = checked(ids, vectors)
         name = self._name(modality, version)
         with self._writing():
             inserted, updated = self._put(modality, name, ids, vectors)
             deleted = self._take(modality, name, list(dict.fromkeys(gone)))
-            held = self._count(name)
         left_alone = len(ids) - inserted - updated + len(set(gone)) - deleted
-        return Written(inserted, updated, left_alone, deleted), held
+        return Written(inserted, updated, left_alone, deleted)
 
     def _put(self, modality: Modality, name: str, ids: list[str], vectors: Vectors) -> tuple[int, int]:
         """How many rows were inserted, and how many updated."""
@@ -261,13 +258,20 @@ class VectorIndex:
         self.create(modality, version, profile=self.profile_for(rows.height))
         ids = rows["listing_id"].to_list()
         surplus = set(self.ids(modality, version=version)) - set(ids)
-        return self.exchange(modality, ids, matrix(rows), sorted(surplus), version=version)[0]
+        return self.exchange(modality, ids, matrix(rows), sorted(surplus), version=version)
 
     # Reads
 
     def count(self, modality: Modality, *, version: str | None = None) -> int:
-        """Rows held now (`num_entities` lags; this does not)."""
-        return self._count(self._name(modality, version))
+        """Rows held now (`num_entities` lags; this does not). The embedded server reads the whole collection for it."""
+        rows = self._milvus.call(
+            "query",
+            self._name(modality, version),
+            filter="",
+            output_fields=["count(*)"],
+            consistency_level="Strong",
+        )
+        return int(rows[0]["count(*)"])
 
     def ids(self, modality: Modality, *, version: str | None = None) -> Iterator[str]:
         """Every id held, in no order."""
@@ -333,10 +337,6 @@ class VectorIndex:
         if self._write_lock is None:
             return nullcontext()
         return exclusive(self._write_lock, 20 * self._milvus.timeout, "writing to Milvus")
-
-    def _count(self, name: str) -> int:
-        rows = self._milvus.call("query", name, filter="", output_fields=["count(*)"], consistency_level="Strong")
-        return int(rows[0]["count(*)"])
 
     def _held(self, name: str, ids: Sequence[str], *, vectors: bool = True) -> dict[str, Vectors]:
         rows = self._milvus.call(

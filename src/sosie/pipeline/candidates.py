@@ -155,7 +155,7 @@ class _Moved:
         nearest = blocking.nearest(deep, self.long)
 
         # Who had a moved listing on its list, and who has to have it now.
-        holders = state.where(still, neighbours.with_any(gone), columns=["number"])["number"]
+        holders = state.holding(self.source, gone)
         gained = (
             deep.select(query_id="listing_id", listing_id="query_id", similarity="similarity")
             .with_columns(number=places.numbers.gather(deep["listing_id"]))
@@ -210,10 +210,10 @@ def _union(
     """
     ends = pl.concat([shifted["left_id"], shifted["right_id"]]).unique()
     own, asked = (places.numbers.gather(some) for some in (pl.concat([asking, ends]), asking))
-    concerned = pl.col("number").is_in(own.implode()) | neighbours.with_any(asked)
     asks = pl.any_horizontal(pl.col("query_id", "listing_id").is_in(asking.implode()))
     near = {}
     for source, (k, _) in limits(rules).items():
+        concerned = pl.col("number").is_in(pl.concat([own, lists.holding(source, asked)]).unique().implode())
         rows = neighbours.unpacked(lists.where(pl.col("source") == source, concerned), places, k)
         others = rows.filter(~asks).with_columns(**_ORDERED).join(shifted, on=_SIDES, how="semi").drop(_SIDES)
         near[source] = pl.concat([rows.filter(asks), others])

@@ -162,7 +162,7 @@ def with_vectors(lake: Lake, modality: Modality, stamp: str, rows: pl.DataFrame)
     created, worth = rows["created_timestamp"], []
     if not created.null_count():
         worth.append(pl.col("created_timestamp").is_between(created.min(), created.max()))
-    held = lake.mapped(TABLE[modality], *worth, embedding_version=stamp)
+    held = lake.mapped(TABLE[modality], *worth, columns=[*key, "vector"], embedding_version=stamp)
     places = held.select(*key, row=pl.int_range(pl.len())).filter(pl.col(key[0]).is_in(rows[key[0]].implode()))
     row = rows.select(key).join(places, on=key, how="left", maintain_order="left")["row"]
     return rows.with_columns(vector=held["vector"].gather(row))
@@ -197,6 +197,6 @@ def current(lake: Lake, modality: Modality, stamp: str, listings: pl.DataFrame) 
     if live.height < MANY:
         rows = of_now(made(lake, modality, stamp, "listing_id", live["listing_id"]))
         return with_vectors(lake, modality, stamp, rows).select("listing_id", "vector")
-    held = lake.mapped(TABLE[modality], embedding_version=stamp)
+    held = lake.mapped(TABLE[modality], columns=[*live.columns, "vector"], embedding_version=stamp)
     rows = of_now(held.select(*live.columns, row=pl.int_range(pl.len())))
     return rows.select("listing_id", vector=held["vector"].gather(rows["row"]))

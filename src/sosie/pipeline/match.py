@@ -31,13 +31,12 @@ def upsert_vectors(run: Run, tally: Tally) -> None:
             vectors = assured(run.lake, run.settings, modality, listings.join(ids, on="listing_id", how="semi"), run.id)
             gone = ids.join(vectors, on="listing_id", how="anti")["listing_id"].to_list()
             index.ensure(modality, version(run.settings, modality))
-            written, held = index.exchange(modality, vectors["listing_id"].to_list(), matrix(vectors), gone)
-            tally.written(written)
+            tally.written(index.exchange(modality, vectors["listing_id"].to_list(), matrix(vectors), gone))
             tally(
                 **{
                     f"{modality}_upserted": vectors.height,
                     f"{modality}_deleted": len(gone),
-                    f"{modality}_held": held,
+                    f"{modality}_held": index.count(modality),
                 }
             )
 

@@ -54,7 +54,7 @@ def bring(lake: Lake, settings: Settings, index: VectorIndex, modality: Modality
         vectors = current(lake, modality, stamp, listings)
         gone = pl.DataFrame({"listing_id": ids}).join(vectors, on="listing_id", how="anti")["listing_id"]
         held, taken = vectors["listing_id"].to_list(), gone.unique().to_list()
-        return index.exchange(modality, held, matrix(vectors), taken, version=stamp)[0].rows
+        return index.exchange(modality, held, matrix(vectors), taken, version=stamp).rows
 
 
 def follow(
