@@ -83,12 +83,12 @@ class Blocking(Section):
     # So many more than the neighbours asked for, as a share of them, wait to move up where one of them leaves.
     spare_neighbours: Share = 0.25
     # A batch of more than this share of the catalogue is joined in process instead of asking the index. `None` is 0.05
-    # with a Milvus of yours; the embedded one reads all vectors for every batch, and more slowly: 0.0001.
+    # with a Milvus of yours, and 0 with the embedded one, which reads all vectors for every batch, and more slowly.
     join_above_share: Share | None = None
 
     def joined(self, asking: int, catalogue: int, *, embedded: bool) -> bool:
         """Whether a batch is joined in process."""
-        usual = 0.0001 if embedded else 0.05
+        usual = 0.0 if embedded else 0.05
         return asking > (usual if self.join_above_share is None else self.join_above_share) * catalogue
 
 

@@ -102,12 +102,10 @@ class Retrieval:
         """Asked of the index, or joined in process where much of the catalogue asks.
 
         Both give the same where the index is exact; the join reads every live vector once, which pays above a share.
-        The embedded index reads them all for each batch, so it is not asked for what is in memory already.
         """
         run = self.run
         embedded = run.settings.milvus_uri is None
-        worth = run.settings.blocking.joined(len(asking), self.catalogue.height, embedded=embedded)
-        joined = worth or (embedded and modality in self._whole)
+        joined = run.settings.blocking.joined(len(asking), self.catalogue.height, embedded=embedded)
         log.info(
             "find neighbours",
             modality=modality,
