@@ -9,8 +9,8 @@ a ratio of 1 between them, what reads the catalogue one of up to theirs; that is
 share of new listings of a product that was there before which the hour puts into that product's cluster.
 
 The catalogue has titles, one in three a GTIN, no pictures; every fifth listing is one more of a product that is there.
-Its state is what a first load leaves, but for two things: neighbour lists are found by an approximate index (IVF, 16 of
-its lists), and `pairs` holds the planted duplicates alone, no near misses. Retrieval by spelling is off, as it is
+Its state is what a first load leaves, but for three things: neighbour lists are found by an approximate index (IVF, 16
+of its lists) and written in pieces, and `pairs` holds the planted duplicates alone, no near misses. Retrieval by spelling is off, as it is
 joined over all titles. Of --updates a fifth change the title, the others the price. Prints JSON.
 """
 
