@@ -10,8 +10,9 @@ share of new listings of a product that was there before which the hour puts int
 
 The catalogue has titles, one in three a GTIN, no pictures; every fifth listing is one more of a product that is there.
 Its state is what a first load leaves, but for three things: neighbour lists are found by an approximate index (IVF, 16
-of its lists) and written in pieces, and `pairs` holds the planted duplicates alone, no near misses. Retrieval by spelling is off, as it is
-joined over all titles. Of --updates a fifth change the title, the others the price. Prints JSON.
+of its lists) and written in pieces, and `pairs` holds the planted duplicates alone, no near misses. Retrieval by
+spelling is off, as it is joined over all titles. Of --updates a fifth change the title, the others the price. Prints
+JSON.
 """
 
 import argparse
