@@ -146,21 +146,22 @@ class Lake:
         """
         if unknown := set(partition) - set(table.partition_by):
             raise ValueError(f"Table {table.name} has no partitions by {', '.join(sorted(unknown))}.")
-        held, wanted = self._open(table), list(columns or table.columns)
-        if held is None or not is_local(place(self.uri)):
+        held, copies, wanted = self._open(table), self.copies(table), list(columns or table.columns)
+        if held is None or copies is None:
             mine = (pl.col(name) == value for name, value in partition.items())
             return self.read(table, *mine, *worth, columns=wanted)
-        decoded.forget(self.copies(table), held.file_uris())
+        decoded.forget(copies, held.file_uris())
         stored = pl.Schema({name: dtype for name, dtype in table.columns.items() if name not in partition})
         files = held.file_uris(file_pruning_predicate=[(name, "=", value) for name, value in partition.items()] or None)
-        parts = [decoded.frame(file, self.copies(table), stored) for file in files]
+        parts = [decoded.frame(file, copies, stored) for file in files]
         return pl.concat([stored.to_frame(), *parts], rechunk=False).select(
             pl.lit(partition[name]).alias(name) if name in partition else name for name in wanted
         )
 
-    def copies(self, table: Table) -> Path:
-        """Where the decoded copies of a table's files are, in a lake that is a folder."""
-        return place(self.uri) / "_decoded" / table.name
+    def copies(self, table: Table) -> Path | None:
+        """Where the decoded copies of a table's files are; nowhere where the lake is in an object store."""
+        folder = place(self.uri)
+        return folder / "_decoded" / table.name if is_local(folder) else None
 
     def checked(self, table: Table, rows: pl.DataFrame) -> pl.DataFrame:
         """`rows` in the table's column order and types. Raises `SchemaMismatch` saying which column and why."""

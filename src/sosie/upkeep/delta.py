@@ -8,7 +8,6 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 from sosie import decoded
 from sosie.lake import Lake
 from sosie.pipeline.run import Counts, Run, Tally, step
-from sosie.places import is_local, place
 from sosie.tables import ALL, Table
 
 
@@ -47,8 +46,8 @@ def compact(lake: Lake, table: Table, retention_hours: int) -> Counts:
     # Shorter than Delta's week on purpose where the settings say so: the setting is the contract with readers.
     held.vacuum(retention_hours=retention_hours, dry_run=False, enforce_retention_duration=False)
     held.update_incremental()
-    if is_local(place(lake.uri)):
-        decoded.forget(lake.copies(table), held.file_uris())
+    if (copies := lake.copies(table)) is not None:
+        decoded.forget(copies, held.file_uris())
     held.create_checkpoint()
     held.cleanup_metadata()
     return Counts(
