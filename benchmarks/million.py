@@ -1,6 +1,7 @@
 """Hours over a large catalogue: stores and steps are real, vectors are simulated, the state before is written directly.
 
     python benchmarks/million.py [--listings 50000] [--new 500] [--updates 2000] [--hours 2] [--json FILE]
+    python benchmarks/million.py --keep DIR                  # keeps the filled stores, which take longest to make
     python benchmarks/million.py --listings 1000000
     python benchmarks/million.py --listings 5000000 --against 100000
 
@@ -20,6 +21,7 @@ import json
 import math
 import os
 import resource
+import shutil
 import sys
 import tempfile
 import time
@@ -259,22 +261,36 @@ def hour(run: pipeline.Run, market: Market, held: int, new: int, updates: int) -
     }
 
 
-def simulated(listings: int, options: argparse.Namespace, home: Path) -> dict[str, Any]:
-    """Seed a catalogue, run the hours, tell the last hour and what the stores take."""
-    settings: Settings = load(
+def settings_of(home: Path) -> Settings:
+    return load(
         home=home,
         landing=home / "landing",
         blocking={"lexical_neighbours": 0},
         alerts={"console": False},
         milvus_timeout_seconds=600,
     )
-    market, lake = Market(listings, home / "simulated"), Lake(settings.lake_uri)
+
+
+def simulated(listings: int, options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
+    """Seed a catalogue, run the hours, tell the last hour and what the stores take."""
+    home = (options.keep or scratch) / str(listings)
+    settings = settings_of(home)
+    market, filled = Market(listings, scratch), home / "known"
     sys.modules["sosie.pipeline.embed"]._encode = lambda _, __, contents: market.embed(contents["title"])  # type: ignore[attr-defined]
-    hours = []
+    started = time.perf_counter()
+    if not filled.exists():
+        with server.serve(settings):
+            seed(pipeline.Run("2026-01-04T00", settings), market)
+        filled.write_text(str(market.known))
+    seeded = time.perf_counter() - started
+    if options.keep:
+        home = scratch / "home"
+        shutil.copytree(filled.parent, home, ignore=shutil.ignore_patterns("users", "server.json"))
+        settings = settings_of(home)
+    # What hours bring is the same whether the stores were filled now or before, and the server starts anew as well.
+    market.known, market.random = int(filled.read_text()), np.random.default_rng(8)
+    lake, hours = Lake(settings.lake_uri), []
     with server.serve(settings):
-        started = time.perf_counter()
-        seed(pipeline.Run("2026-01-04T00", settings), market)
-        seeded = time.perf_counter() - started
         for number in range(options.hours):
             run = pipeline.Run.of(f"{FIRST + timedelta(hours=number):%Y-%m-%dT%H}", settings=settings)
             hours.append(hour(run, market, listings + number * options.new, options.new, options.updates))
@@ -300,6 +316,7 @@ def main() -> None:
     parser.add_argument("--new", type=int, default=500, help="new listings an hour")
     parser.add_argument("--updates", type=int, default=2_000, help="changed listings an hour")
     parser.add_argument("--hours", type=int, default=2)
+    parser.add_argument("--keep", type=Path, help="fill the stores here where they aren't yet, and run hours on a copy")
     parser.add_argument("--json", type=Path, help="also write it here")
     options = parser.parse_args()
     if options.hours < 2:
