@@ -13,7 +13,7 @@ import pytest
 from sosie import artifacts, features, settings
 from sosie.errors import ModelError, SchemaMismatch, SettingsError
 from sosie.features import datasets
-from sosie.features.quick import unguarded
+from sosie.features.quick import lean
 from sosie.features.versions import Versions, service_name, versions, view_name
 from sosie.lake import Lake
 from sosie.tables import DECISIONS, DIM, IMAGE_EMBEDDINGS, RUNS, TEXT_EMBEDDINGS, TIMESTAMP, VECTOR
@@ -342,11 +342,11 @@ def test_type_checks_are_left_out_while_feast_is_imported_and_not_after() -> Non
         return number / 2
 
     guarded = typeguard.typechecked
-    with unguarded():
+    with lean():
         assert typeguard.typechecked(half) is half
     assert typeguard.typechecked is guarded
     with pytest.raises(typeguard.TypeCheckError):
         guarded(half)("one")
-    with pytest.raises(ImportError), unguarded():
+    with pytest.raises(ImportError), lean():
         import there_is_no_such_module  # noqa: F401
     assert typeguard.typechecked is guarded

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -322,6 +323,30 @@ def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
         ):
             pass
     assert not (tmp_path / "milvus" / "server.json").exists()
+
+
+def test_a_server_that_was_started_ahead_is_the_one_that_is_used(tmp_path: Path) -> None:
+    given, record = make_settings(tmp_path), tmp_path / "milvus" / "server.json"
+    with milvus_server.ahead(given):
+        while not record.exists():
+            time.sleep(0.05)
+        with milvus_server.serve(given) as uri:
+            pid = json.loads(record.read_text())["pid"]
+        assert alive(pid)
+        with milvus_server.serve(given) as again:
+            assert again == uri
+    assert not alive(pid)
+
+
+def test_a_server_that_cannot_start_ahead_leaves_it_to_who_needs_it_to_say_so(tmp_path: Path) -> None:
+    given = make_settings(tmp_path)
+    (tmp_path / "milvus").write_text("no folder")
+    went_on = False
+    with milvus_server.ahead(given):
+        went_on = True
+    assert went_on
+    with pytest.raises(OSError), milvus_server.serve(given):
+        pass
 
 
 def test_a_milvus_of_ones_own_is_left_alone(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ import polars as pl
 
 from sosie import faults
 from sosie.errors import ModelError, SchemaMismatch, SettingsError, StoreBusy
-from sosie.features.quick import unguarded
+from sosie.features.quick import lean
 from sosie.features.versions import EMBEDDINGS, Versions, versions, view_name
 from sosie.lake import Lake
 from sosie.locks import exclusive
@@ -51,7 +51,7 @@ def store(settings: Settings) -> Any:
 def _store(home: str, repo: str) -> Any:
     import yaml
 
-    with unguarded():
+    with lean():
         from feast import FeatureStore, RepoConfig
 
     # Feast turns every DeprecationWarning on; these two are its own business, not our users'.
@@ -68,7 +68,7 @@ def _store(home: str, repo: str) -> Any:
     except ValueError as error:
         raise SettingsError(f"{path} has a `$` that starts no variable ({error}); write it `$$`.") from None
     _folder(Path(home)).mkdir(parents=True, exist_ok=True)
-    with unguarded():  # which stores there are is known, and imported, only now
+    with lean():  # which stores there are is known, and imported, only now
         return FeatureStore(config=RepoConfig(**yaml.safe_load(text), repo_path=Path(repo)))
 
 

@@ -12,7 +12,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -108,6 +109,17 @@ def serve(settings: Settings) -> Iterator[str]:
         yield f"http://{HOST}:{server.port}"
     finally:
         _leave(home, me)
+
+
+@contextmanager
+def ahead(settings: Settings) -> Iterator[None]:
+    """Start it beside what is done first, so that who needs it next finds it up.
+
+    Where it does not come up nothing is raised here: `serve` tries again for who needs it, and says why.
+    """
+    with ExitStack() as served, ThreadPoolExecutor(1) as thread:
+        thread.submit(served.enter_context, serve(settings))
+        yield
 
 
 def _leave(home: _Home, me: FileLock) -> None:

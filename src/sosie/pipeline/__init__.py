@@ -43,7 +43,7 @@ __all__ = [
 
 def run_all(run: Run) -> None:
     """The whole hour in this process. Raises `StoreBusy` where another run of this home goes on for too long."""
-    with run_alone(run.settings), server.serve(run.settings):
+    with run_alone(run.settings), server.ahead(run.settings):
         validate(run)
         detect_changes(run)
         for part in shards(run):

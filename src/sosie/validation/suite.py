@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from sosie.deferred import until_used
 from sosie.errors import BatchRejected
 from sosie.listings import clean_titles
 from sosie.tables import FEED
@@ -47,7 +48,8 @@ def check(rows: pl.DataFrame, limits: Limits, row_count: tuple[int, int] | None)
     `row_count`: the fewest and most rows that are usual, None where too little is known. Raises `BatchRejected` where a
     rule could not be evaluated: rows that nobody checked are not accepted.
     """
-    import great_expectations as gx
+    with until_used("scipy.stats"):  # which rules that are not among ours need
+        import great_expectations as gx
     from great_expectations.data_context.types.base import (
         DataContextConfig,
         InMemoryStoreBackendDefaults,
