@@ -178,11 +178,11 @@ class Look:
         keys, stamp = ["listing_id", "content_hash"], str(self.manifest.get(f"{modality}_version"))
         asked = pl.col("listing_id").is_in(own["listing_id"].implode())
         held = self.lake.mapped(_TABLE[modality], asked, columns=[*keys, "vector"], embedding_version=stamp)
-        rows = held.select(*keys, row=pl.int_range(pl.len())).filter(asked).join(own, on=keys, how="semi")["row"]
+        now = held.filter(asked).join(own, on=keys, how="semi")
         # The first rows of the table are enough, with as many to spare as may be of this run: no need to read them all.
         first = self.lake.scan(_TABLE[modality]).filter(pl.col("embedding_version") == stamp).head(SAMPLE + len(own))
         before = first.join(own.lazy(), on=keys, how="anti").select("vector").head(SAMPLE).collect()
-        return matrix(held.select(pl.col("vector").gather(rows))), matrix(before)
+        return matrix(now), matrix(before)
 
     @cached_property
     def scores(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:

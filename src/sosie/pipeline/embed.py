@@ -162,10 +162,10 @@ def with_vectors(lake: Lake, modality: Modality, stamp: str, rows: pl.DataFrame)
     created, worth = rows["created_timestamp"], []
     if not created.null_count():
         worth.append(pl.col("created_timestamp").is_between(created.min(), created.max()))
-    held = lake.mapped(TABLE[modality], *worth, columns=[*key, "vector"], embedding_version=stamp)
-    places = held.select(*key, row=pl.int_range(pl.len())).filter(pl.col(key[0]).is_in(rows[key[0]].implode()))
-    row = rows.select(key).join(places, on=key, how="left", maintain_order="left")["row"]
-    return rows.with_columns(vector=held["vector"].gather(row))
+    # Filtered, not gathered: that would first copy all vectors into one piece.
+    asked = pl.col("listing_id").is_in(rows["listing_id"].implode())
+    held = lake.mapped(TABLE[modality], *worth, columns=[*key, "vector"], embedding_version=stamp).filter(asked)
+    return rows.join(held, on=key, how="left", maintain_order="left")
 
 
 def latest(lake: Lake, modality: Modality, stamp: str, listing_ids: pl.Series) -> pl.DataFrame:
