@@ -177,7 +177,7 @@ def _id(hour: int) -> str:
 
 @pytest.fixture(scope="module", autouse=True)
 def lists_are_appended() -> Iterator[None]:
-    """Among so few listings an hour overtakes more than an eighth of all lists, and would write all of them anew."""
+    """Among so few listings an hour may overtake more than half of all lists, and would write all of them anew."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(neighbour_lists, "OVERTAKEN", 2.0)
         yield

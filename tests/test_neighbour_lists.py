@@ -66,12 +66,12 @@ def test_any_history_of_lists_reads_as_the_last_of_each(
 def test_few_changes_are_appended_and_many_write_the_table_anew(tmp_path: Path) -> None:
     lake = Lake(str(tmp_path / "lake"))
     assert hour(lake, {(number, "text"): 1 for number in range(100)}) == Written(updated=100)
-    assert hour(lake, {(number, "text"): 2 for number in range(9)} | {(9, "text"): None}) == Written(updated=10)
-    assert lake.read(NEIGHBOURS).height == 110
+    assert hour(lake, {(number, "text"): 2 for number in range(39)} | {(39, "text"): None}) == Written(updated=40)
+    assert lake.read(NEIGHBOURS).height == 140
     assert hour(lake, {}) == Written()
     assert lake.version(NEIGHBOURS) == 2
-    hour(lake, {(number, "text"): 3 for number in range(10)})
-    assert lake.read(NEIGHBOURS)["turn"].unique().to_list() == [0], "an eighth was overtaken"
+    hour(lake, {(number, "text"): 3 for number in range(40)})
+    assert lake.read(NEIGHBOURS)["turn"].unique().to_list() == [0], "half was overtaken"
     assert lake.read(NEIGHBOURS).height == 100
 
 

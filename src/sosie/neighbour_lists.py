@@ -1,9 +1,9 @@
 """Lists of neighbours as the lake keeps them: rows as they were written once, and those that took their place since.
 
 An hour changes a list in a hundred, and they lie everywhere, so to change them in place is to write all of them. They
-are appended instead, with a `turn` that says which came later, and the table is written anew when more than a few of
-its rows were overtaken (a log-structured store, O'Neil et al. 1996). What was written before is mapped into memory, and
-only what is asked for is copied out of it.
+are appended instead, with a `turn` that says which came later, and the table is written anew when half of its rows were
+overtaken (a log-structured store, O'Neil et al. 1996). What was written before is mapped into memory, and only what is
+asked for is copied out of it.
 """
 
 from collections.abc import Sequence
@@ -16,8 +16,8 @@ from sosie.lake import Lake, Written
 from sosie.neighbours import LIST, with_any
 from sosie.tables import NEIGHBOURS
 
-OVERTAKEN = 1 / 8
-"""Share of rows that others took the place of, above which the table is written anew."""
+OVERTAKEN = 1 / 2
+"""Share of rows that others took the place of, above which the table is written anew: looking past them costs little."""
 
 _KEY = ["number", "source"]
 _KEYS = pl.Schema({name: LIST[name] for name in _KEY})
