@@ -49,7 +49,6 @@ REASONS = "match: reasons"
 
 _say_why = Decider._reasons
 
-MEASURED = ("cpu", "wall", "peak_mb")
 _MADE = 1
 """The hour in which a copied catalogue is worked out; those that are measured come after it."""
 

@@ -37,7 +37,6 @@ import polars as pl
 from sosie import blocking, neighbours, pipeline, spellings
 from sosie.decider import mlp
 from sosie.index import open_index, server
-from sosie.index.profiles import profile_for
 from sosie.lake import Lake
 from sosie.listings import detect
 from sosie.pipeline.embed import version
@@ -138,7 +137,7 @@ def seed(run: pipeline.Run, market: Market) -> None:
     lake, stamp = run.lake, version(run.settings, "text")
     vectors = stored(market.folder / "vectors.npy", market.listings)
     with open_index(run.settings) as index:
-        index.ensure("text", stamp, profile=profile_for(market.listings))
+        index.ensure("text", stamp)
         index.ensure("image", version(run.settings, "image"))
         for start in range(0, market.listings, CHUNK):
             ids = names(start, min(start + CHUNK, market.listings))
@@ -159,6 +158,7 @@ def seed(run: pipeline.Run, market: Market) -> None:
             index.upsert("text", rows["listing_id"].to_list(), made)
             spellings.kept(lake, rows, run.id, columns=["text"])
             told(f"{start + len(ids):,} listings stored")
+        index.fit("text", stamp, market.listings)
     catalogue = lake.read(LISTINGS)
     groups(run, catalogue)
 

@@ -14,7 +14,7 @@ Every task can be run again and again: with the same hour and the same files it 
 | `detect_changes` | compares content hashes with the lake, writes listings and deletes, plans the shards to embed | A busy table is retried. Clear the task otherwise. |
 | `embed` | vectors for changed titles and pictures, one mapped task a shard | Only the failed shard needs clearing; what the others wrote stays. *A model is missing or damaged*: restore it (`git checkout -- models`), then clear. |
 | `upsert_vectors` | index writes and deletes, counted afterwards | *Milvus is away* is retried with growing pauses. If it stays away, start it and clear this task: keys are stable, nothing doubles. |
-| `match` | candidate pairs, decided with reasons | As above; it reads the index. |
+| `match` | candidate pairs, decided with reasons | As above where Milvus is yours, as it asks it; the embedded one is not asked. |
 | `cluster` | groups, canonical listings, splits and merges | Clear the task. |
 | `publish_features` | decisions and embeddings to the online store | Clear the task. The storefront keeps the answers of the hour before until then. |
 | `follow` | the hour's changes under a second embedding version, while one is built (`dedup_rebuild`) or was live until lately | Clear the task. Duplicates are already published. |

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from sosie import settings
 from sosie.errors import IndexOutOfStep, IndexUnavailable, SchemaMismatch, SettingsError
-from sosie.index import VectorIndex, open_index
+from sosie.index import VectorIndex, collection_name, open_index
 from sosie.index import server as milvus_server
 from sosie.index.client import among
 from sosie.index.profiles import PROFILES, index_params, profile_for
@@ -160,16 +160,45 @@ def test_the_alias_moves_only_on_purpose_and_guards_its_collection(index: Vector
 
 
 @pytest.mark.parametrize("profile", [name for name in PROFILES if name != "large"])
-def test_every_profile_finds_near_duplicates(index: VectorIndex, profile: str) -> None:
-    index.ensure("image", "model1")
-    index.reindex("image", profile)
-    rng = np.random.default_rng(3)
-    vectors = unit(rng, 50)
-    ids = [f"n{i}" for i in range(50)]
-    index.upsert("image", ids, vectors)
-    found = index.search("image", [f"query of {one}" for one in ids], vectors, 1)
-    assert found["listing_id"].to_list() == ids
-    assert found["similarity"].min() > 0.98  # eight bits a number
+def test_every_profile_finds_near_duplicates(home: settings.Settings, profile: str) -> None:
+    with open_index(home.model_copy(update={"milvus_profile": profile})) as index:
+        index.ensure("image", "model1")
+        assert index.fit("image", "model1", 50) == (profile != "exact")
+        assert not index.fit("image", "model1", 50)
+        rng = np.random.default_rng(3)
+        vectors = unit(rng, 50)
+        ids = [f"n{i}" for i in range(50)]
+        index.upsert("image", ids, vectors)
+        found = index.search("image", [f"query of {one}" for one in ids], vectors, 1)
+        assert found["listing_id"].to_list() == ids
+        assert found["similarity"].min() > 0.98  # eight bits a number
+
+
+def test_a_collection_is_indexed_anew_when_it_outgrew_its_profile(index: VectorIndex) -> None:
+    index.create("text", "grown")
+    index.upsert("text", ["a", "b"], unit(np.random.default_rng(3), 2), version="grown")
+    assert not index.fit("text", "grown", 100_000)
+    assert index.fit("text", "grown", 100_001)
+    assert index_type(index, "grown") == "IVF_SQ8"
+    assert index.count("text", version="grown") == 2
+    assert not index.fit("text", "grown", 10), "one that shrank is left"
+
+
+def test_an_index_that_was_taken_away_and_not_made_again_is_made(home: settings.Settings, index: VectorIndex) -> None:
+    index.create("text", "cut")
+    index.upsert("text", ["a", "b"], unit(np.random.default_rng(3), 2), version="cut")
+    name = collection_name("text", "cut")
+    index._milvus.call("release_collection", name)
+    index._milvus.call("drop_index", name, "vector")
+    with open_index(home) as later:
+        later.create("text", "cut")
+        assert index_type(later, "cut") == "FLAT"
+        assert later.count("text", version="cut") == 2
+
+
+def index_type(index: VectorIndex, version: str) -> str:
+    told = index._milvus.call("describe_index", collection_name("text", version), "vector")
+    return str(told["index_type"])
 
 
 def test_profiles_go_by_size_and_by_what_the_server_has(index: VectorIndex) -> None:

@@ -238,6 +238,3 @@ def _tell_served(models: str, counts: dict[str, int]) -> None:
         + (f"All pairs were decided again: {listed(counts)}." if counts else "There is no catalogue yet."),
         highlight=False,
     )
-
-
-commands.register(app)

@@ -14,7 +14,8 @@ from types import ModuleType
 def until_used(*names: str) -> Iterator[None]:
     """Modules of these names that are first imported meanwhile run their code when something of them is asked for.
 
-    A library that wants torch for one function of hundreds costs a process a second otherwise.
+    A library that wants torch for one function of hundreds costs a process a second otherwise. Only for what one thread
+    alone would use first: before Python 3.12 a second one finds a module half-way.
     """
     finder = _Deferring(names)
     sys.meta_path.insert(0, finder)

@@ -11,8 +11,7 @@
     └── TransientError         the world was busy: trying again later can work
         ├── IndexUnavailable   Milvus can't be reached, or is not ready
         ├── IndexOutOfStep     the index doesn't hold what was just written to it
-        ├── StoreBusy          another writer holds a store
-        └── DeliveryFailed     an alert could not be handed to its channel
+        └── StoreBusy          another writer holds a store
 
 A message says what is wrong, where, and what to do, in one sentence each. Airflow retries transient errors only.
 """
@@ -64,7 +63,3 @@ class IndexOutOfStep(TransientError):
 
 class StoreBusy(TransientError):
     """Another writer holds a store."""
-
-
-class DeliveryFailed(TransientError):
-    """An alert could not be handed to its channel."""

@@ -22,6 +22,7 @@ from typing import Any, Literal
 from sosie.artifacts import Artifact
 from sosie.errors import SettingsError, TerminalError
 from sosie.gate import Gain, Gate, Scores, Verdict
+from sosie.places import write_atomically
 from sosie.settings import PROJECT, Settings, live_models, live_pointer
 
 KINDS = {"text": "text-encoder", "image": "image-encoder", "decider": "decider"}
@@ -254,10 +255,7 @@ def _moves(settings: Settings) -> list[dict[str, Any]]:
 
 def write(file: Path, content: Mapping[str, Any]) -> None:
     """Replace a JSON file in one step."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    beside = file.with_name(f".{uuid.uuid4().hex}")
-    beside.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-    beside.replace(file)
+    write_atomically(file, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def _now() -> str:

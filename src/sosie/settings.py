@@ -226,6 +226,8 @@ class Settings(BaseSettings):
     milvus_uri: str | None = None
     milvus_token: str | None = None
     milvus_timeout_seconds: float = 30.0
+    # How collections are indexed (`index/profiles.py`); `None` goes by their size.
+    milvus_profile: Literal["exact", "compressed", "large", "graph"] | None = None
 
     validation: Validation = Validation()
     embedding: Embedding = Embedding()

@@ -30,6 +30,7 @@ from sosie.vectors import Vectors, matrix
 Modality = Literal["text", "image"]
 _MODALITIES: tuple[Modality, ...] = ("text", "image")
 _ID, _VECTOR = "listing_id", "vector"
+_INDEX_SECONDS = 6 * 3_600.0
 
 
 def collection_name(modality: Modality, version: str) -> str:
@@ -47,7 +48,11 @@ def open_index(settings: Settings) -> Iterator["VectorIndex"]:
         # The embedded server loses acknowledged writes of concurrent writers: one writer at a time.
         lock = None if settings.milvus_uri else server.folder(settings) / "write.lock"
         with VectorIndex(
-            uri, token=settings.milvus_token, timeout=settings.milvus_timeout_seconds, write_lock=lock
+            uri,
+            token=settings.milvus_token,
+            timeout=settings.milvus_timeout_seconds,
+            write_lock=lock,
+            profile=settings.milvus_profile,
         ) as index:
             _follow_live(index, settings)
             yield index
@@ -73,10 +78,17 @@ class VectorIndex:
     """Vectors of listings in one Milvus. Close it, or use it as a context manager."""
 
     def __init__(
-        self, uri: str, *, token: str | None = None, timeout: float = 30.0, write_lock: Path | None = None
+        self,
+        uri: str,
+        *,
+        token: str | None = None,
+        timeout: float = 30.0,
+        write_lock: Path | None = None,
+        profile: str | None = None,
     ) -> None:
         self._milvus = MilvusCalls(uri, token=token, timeout=timeout)
         self._write_lock = write_lock
+        self._profile = profile
         self._search_params: dict[str, dict[str, int]] = {}
         self._loaded: set[str] = set()
         self._pinned: dict[str, str] = {}
@@ -92,7 +104,7 @@ class VectorIndex:
 
     # Collections and aliases
 
-    def ensure(self, modality: Modality, version: str, *, profile: str = "exact") -> None:
+    def ensure(self, modality: Modality, version: str) -> None:
         """Make the collection of this version where it is missing, and the alias where there is none.
 
         From then on this object reads and writes that very collection, so that an alias which moves meanwhile can't
@@ -104,33 +116,52 @@ class VectorIndex:
                 f"Alias {alias_name(modality)} serves embedding version {serving}; the {modality} model is of version "
                 f"{version}. Run `sosie rebuild`, or point SOSIE_MODELS at the models of {serving}."
             )
-        self.create(modality, version, profile=profile)
+        self.create(modality, version)
         if serving is None:
             self.promote(modality, version)
         self._pinned[modality] = version
 
-    def create(self, modality: Modality, version: str, *, profile: str = "exact") -> None:
-        """Make the collection of this version where it is missing; no search sees it before `promote`."""
+    def create(self, modality: Modality, version: str) -> None:
+        """Make the collection of this version where it is missing; no search sees it before `promote`.
+
+        It is indexed as a small one is until `fit` knows better.
+        """
         from pymilvus import DataType, MilvusClient
 
         name = collection_name(modality, version)
+        exact = index_params(PROFILES["exact"], _VECTOR)
         if self._milvus.call("has_collection", name):
+            if not self._milvus.call("list_indexes", name):  # whoever indexed it anew died half-way
+                self._milvus.call("create_index", name, exact)
             return
         schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
         schema.add_field(_ID, DataType.VARCHAR, is_primary=True, max_length=MAX_ID_BYTES)
         schema.add_field(_VECTOR, DataType.FLOAT_VECTOR, dim=DIM)
-        self._milvus.call(
-            "create_collection",
-            name,
-            schema=schema,
-            index_params=index_params(PROFILES[profile], _VECTOR),
-            consistency_level="Strong",
-        )
+        self._milvus.call("create_collection", name, schema=schema, index_params=exact, consistency_level="Strong")
 
     def profile_for(self, rows: int) -> str:
-        """Name of the index profile for so many rows that this server can build."""
+        """Name of the index profile for so many rows: the one that is set, else the best that this server can build."""
+        if self._profile is not None:
+            return self._profile
         embedded = self._write_lock is not None
         return profile_for(rows, "" if embedded else str(self._milvus.call("get_server_version")))
+
+    def fit(self, modality: Modality, version: str, rows: int) -> bool:
+        """Index the collection by the profile for so many rows; returns whether it was by another.
+
+        It can't be searched meanwhile, which takes a minute a million rows. One that shrank stays as it is, but where a
+        profile is set.
+        """
+        name, wanted = collection_name(modality, version), PROFILES[self.profile_for(rows)]
+        kind = self._milvus.call("describe_index", name, _VECTOR)["index_type"]
+        now = next(profile for profile in PROFILES.values() if profile.index_type == kind)
+        if now is wanted or (self._profile is None and now.up_to >= wanted.up_to):
+            return False
+        self._milvus.call("release_collection", name)
+        self._milvus.call("drop_index", name, _VECTOR)
+        self._milvus.call("create_index", name, index_params(wanted, _VECTOR), timeout=_INDEX_SECONDS)
+        self._forget(name)
+        return True
 
     def promote(self, modality: Modality, version: str) -> str | None:
         """Let the alias serve this version from now on, in one step; returns the version that it served before.
@@ -168,15 +199,6 @@ class VectorIndex:
             raise SettingsError(f"Collection {name} is being served. Promote another version first.")
         self._milvus.call("drop_collection", name)
         self._forget(name)
-
-    def reindex(self, modality: Modality, profile: str, *, version: str | None = None) -> None:
-        """Index the collection by another profile. It can't be searched meanwhile."""
-        name = self._name(modality, version)
-        self._milvus.call("release_collection", name)
-        self._milvus.call("drop_index", name, _VECTOR)
-        self._milvus.call("create_index", name, index_params(PROFILES[profile], _VECTOR))
-        self._milvus.call("load_collection", name)
-        self._search_params.clear()
 
     def compact(self, modality: Modality, version: str) -> None:
         """Have Milvus merge small segments and drop deleted rows: now, or soon where it does so in the background."""
@@ -255,10 +277,12 @@ class VectorIndex:
 
         The alias is left as it is. Raises as `upsert`.
         """
-        self.create(modality, version, profile=self.profile_for(rows.height))
+        self.create(modality, version)
         ids = rows["listing_id"].to_list()
         surplus = set(self.ids(modality, version=version)) - set(ids)
-        return self.exchange(modality, ids, matrix(rows), sorted(surplus), version=version)
+        written = self.exchange(modality, ids, matrix(rows), sorted(surplus), version=version)
+        self.fit(modality, version, rows.height)
+        return written
 
     # Reads
 

@@ -63,9 +63,12 @@ class MilvusCalls:
     def close(self) -> None:
         self._client.close()
 
-    def call(self, method: str, *args: Any, **options: Any) -> Any:
-        """One call. Raises `IndexUnavailable` after the last try of one that could have gone well, `IndexOutOfStep`
-        where the collection or alias isn't there, `TerminalError` where Milvus refuses the request itself."""
+    def call(self, method: str, *args: Any, timeout: float | None = None, **options: Any) -> Any:
+        """One call, of `timeout` seconds at most where it takes longer than others.
+
+        Raises `IndexUnavailable` after the last try of one that could have gone well, `IndexOutOfStep` where the
+        collection or alias isn't there, `TerminalError` where Milvus refuses the request itself.
+        """
         again = Retrying(
             retry=retry_if_exception(is_transient),
             stop=stop_after_attempt(3) | stop_after_delay(2 * self.timeout),
@@ -73,7 +76,7 @@ class MilvusCalls:
             retry_error_callback=self._gave_up,
         )
         try:
-            return again(getattr(self._client, method), *args, timeout=self.timeout, **options)
+            return again(getattr(self._client, method), *args, timeout=timeout or self.timeout, **options)
         except Exception as error:
             if isinstance(error, IndexUnavailable) or not _of_milvus(error):
                 raise

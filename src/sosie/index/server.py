@@ -19,10 +19,13 @@ from pathlib import Path
 from uuid import uuid4
 
 import psutil  # type: ignore[import-untyped,unused-ignore]
+import structlog
 from filelock import FileLock, Timeout
 
 from sosie.errors import IndexUnavailable
 from sosie.settings import Settings
+
+log = structlog.get_logger("sosie")
 
 HOST = "127.0.0.1"  # without --host it listens on every interface, and it has no login
 _STOP_SECONDS = 10.0
@@ -118,8 +121,10 @@ def ahead(settings: Settings) -> Iterator[None]:
     Where it does not come up nothing is raised here: `serve` tries again for who needs it, and says why.
     """
     with ExitStack() as served, ThreadPoolExecutor(1) as thread:
-        thread.submit(served.enter_context, serve(settings))
+        start = thread.submit(served.enter_context, serve(settings))
         yield
+        if failure := start.exception():
+            log.warning("the index's server did not start ahead", reason=str(failure))
 
 
 def _leave(home: _Home, me: FileLock) -> None:

@@ -14,7 +14,7 @@ from sosie.lake import Lake
 from sosie.locks import exclusive
 from sosie.pipeline.embed import Modality, embed_listings, latest, version
 from sosie.pipeline.run import Counts, log
-from sosie.rebuild.instep import astray, bring, with_content, without_vector
+from sosie.rebuild.instep import astray, bring, fit, with_content, without_vector
 from sosie.rebuild.target import Progress, Target, begin, mark, progress
 from sosie.settings import Settings
 from sosie.tables import DECISIONS
@@ -72,14 +72,17 @@ def _load(
 ) -> int:
     """Where hours have written the collection all along, what it holds is right, and only the rest is looked at."""
     rows = with_content(lake, modality).select("listing_id")
-    index.create(modality, version(served, modality), profile=index.profile_for(rows.height))
+    stamp, live = version(served, modality), rows.height
+    index.create(modality, stamp)
     if followed:
         rows = astray(lake, served, index, modality).to_frame()
     mended = 0
     for part in _parts(settings, rows, replace(at, phase="load", modality=modality)):
         mended += bring(lake, served, index, modality, part["listing_id"])
     # What hours changed meanwhile they brought in step themselves; what an older build left behind goes now.
-    return mended + bring(lake, served, index, modality, astray(lake, served, index, modality))
+    mended += bring(lake, served, index, modality, astray(lake, served, index, modality))
+    fit(served, index, modality, live)
+    return mended
 
 
 def _publish(settings: Settings, lake: Lake, served: Settings, modality: Modality, at: Progress) -> None:

@@ -4,6 +4,8 @@ Hours and a rebuild write the second collections at the same time. Whoever write
 so that the last writer of a listing is always one that saw its last change.
 """
 
+from contextlib import AbstractContextManager
+
 import polars as pl
 
 from sosie.index import VectorIndex
@@ -43,18 +45,31 @@ def lacking(lake: Lake, settings: Settings, modality: Modality) -> pl.LazyFrame:
     )
 
 
+def _filling(settings: Settings) -> AbstractContextManager[None]:
+    return exclusive(settings.home / "registry" / "second.lock", _LOCK_SECONDS, "filling a second index")
+
+
 def bring(lake: Lake, settings: Settings, index: VectorIndex, modality: Modality, ids: pl.Series) -> int:
     """Make the collection of the models of `settings` right for these listings; returns how many rows that changed.
 
     A listing that is deleted, has no content, or whose content has no vector yet is taken out.
     """
     stamp = version(settings, modality)
-    with exclusive(settings.home / "registry" / "second.lock", _LOCK_SECONDS, "filling a second index"):
+    with _filling(settings):
         listings = lake.lookup(LISTINGS, "listing_id", ids)
         vectors = current(lake, modality, stamp, listings)
         gone = pl.DataFrame({"listing_id": ids}).join(vectors, on="listing_id", how="anti")["listing_id"]
         held, taken = vectors["listing_id"].to_list(), gone.unique().to_list()
         return index.exchange(modality, held, matrix(vectors), taken, version=stamp).rows
+
+
+def fit(settings: Settings, index: VectorIndex, modality: Modality, rows: int) -> bool:
+    """Index the collection of the models of `settings` as its size wants it; returns whether it was by another profile.
+
+    Hours that follow it wait meanwhile.
+    """
+    with _filling(settings):
+        return index.fit(modality, version(settings, modality), rows)
 
 
 def follow(

@@ -5,12 +5,13 @@ import polars as pl
 from sosie import features, fence
 from sosie.index import VectorIndex, open_index
 from sosie.lake import Lake
-from sosie.pipeline.embed import MODALITIES, Modality, embed_listings, latest, version
+from sosie.pipeline.embed import MODALITIES, Modality, current, embed_listings, latest, version
 from sosie.pipeline.run import Run, Tally, step
 from sosie.rebuild import second
 from sosie.rebuild.instep import astray, bring, under_way, with_content, without_vector
 from sosie.settings import Settings
 from sosie.tables import DECISIONS, LISTINGS, PAIRS
+from sosie.vectors import matrix
 
 
 @step
@@ -26,7 +27,7 @@ def check_stores(run: Run, tally: Tally) -> None:
             tally(**{f"{modality}_{name}": value for name, value in _index(run, index, modality, busy).items()})
         if beside is not None:
             for modality in beside.modalities(run.settings):
-                told = _mend(run.lake, beside.settings(run.settings), index, modality, busy, run.settings.rebuild.chunk)
+                told = _mend_second(run.lake, beside.settings(run.settings), index, modality, busy)
                 tally(**{f"second_{modality}_mended": told})
         tally(pairs_orphaned=_orphans(run.lake, run.id))
         tally(**_online(run))
@@ -43,12 +44,13 @@ def _index(run: Run, index: VectorIndex, modality: Modality, busy: pl.Series) ->
     missing = without_vector(lake, settings, modality).filter(~pl.col("listing_id").is_in(busy.implode()))
     for part in missing.iter_slices(settings.rebuild.chunk):
         embed_listings(lake, settings, modality, part, run.id)
-    index.create(modality, stamp, profile=index.profile_for(live.height))
+    index.create(modality, stamp)
     lost = astray(lake, settings, index, modality)
     lost = lost.filter(~lost.is_in(busy.implode()))
-    mended = _mend(lake, settings, index, modality, busy, settings.rebuild.chunk)
+    mended = _mend(settings, index, modality, current(lake, modality, stamp, live), lost, busy)
     if index.version(modality) != stamp:
         index.promote(modality, stamp)
+    index.fit(modality, stamp, live.height)
     index.compact(modality, stamp)
     return {
         "live": live.height,
@@ -59,13 +61,24 @@ def _index(run: Run, index: VectorIndex, modality: Modality, busy: pl.Series) ->
     }
 
 
-def _mend(lake: Lake, settings: Settings, index: VectorIndex, modality: Modality, busy: pl.Series, chunk: int) -> int:
+def _mend(
+    settings: Settings, index: VectorIndex, modality: Modality, vectors: pl.DataFrame, lost: pl.Series, busy: pl.Series
+) -> int:
+    """The served collection, which nobody else writes meanwhile: so the lake's `vectors` are read once, for all."""
+    stamp, kept = version(settings, modality), vectors.filter(~pl.col("listing_id").is_in(busy.implode()))
+    gone = lost.filter(~lost.is_in(kept["listing_id"].implode())).to_list()
+    parts = kept.iter_slices(settings.rebuild.chunk)
+    put = (index.exchange(modality, part["listing_id"].to_list(), matrix(part), [], version=stamp) for part in parts)
+    return sum(written.rows for written in put) + index.delete(modality, gone, version=stamp).rows
+
+
+def _mend_second(lake: Lake, settings: Settings, index: VectorIndex, modality: Modality, busy: pl.Series) -> int:
+    """A collection that a rebuild may be filling: what it needs is read anew for each part, under its lock."""
     index.create(modality, version(settings, modality))
     every = pl.concat([with_content(lake, modality)["listing_id"], astray(lake, settings, index, modality)]).unique()
     every = every.filter(~every.is_in(busy.implode())).sort()
-    return sum(
-        bring(lake, settings, index, modality, every.slice(start, chunk)) for start in range(0, len(every), chunk)
-    )
+    parts = every.to_frame().iter_slices(settings.rebuild.chunk)
+    return sum(bring(lake, settings, index, modality, part["listing_id"]) for part in parts)
 
 
 def _orphans(lake: Lake, run_id: str) -> int:
