@@ -17,7 +17,7 @@ from sosie.neighbours import LIST, with_any
 from sosie.tables import NEIGHBOURS
 
 OVERTAKEN = 1 / 2
-"""Share of rows that others took the place of, above which the table is written anew: to pass over them costs little."""
+"""Share of rows that others took the place of, above which the table is written anew: passing over them is cheap."""
 
 _KEY = ["number", "source"]
 _KEYS = pl.Schema({name: LIST[name] for name in _KEY})
