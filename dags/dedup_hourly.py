@@ -2,7 +2,7 @@
 
 Reads the files that landed in one hour and brings the catalogue's duplicates up to date. Models, index
 writes and decisions follow what changed in the hour, not how large the catalogue is. A run is named by its **logical hour** (UTC, `2026-11-20T09`), the
-start of its data interval: the run that starts at ten works on the files of nine to ten.
+last hour of its data interval: the run that starts at ten works on the files of nine to ten.
 
 Every task can be run again and again: with the same hour and the same files it changes nothing the second time.
 

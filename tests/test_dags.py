@@ -146,11 +146,19 @@ def test_who_is_tried_again(airflow_home: Path, error: str, try_number: int, max
     assert "The index is away." in str(decision.reason)
 
 
+def interval(day: int, hour: int, until_day: int, until: int) -> dict[str, datetime]:
+    start, end = (datetime(2026, 11, *each, tzinfo=UTC) for each in ((day, hour), (until_day, until)))
+    return {"data_interval_start": start, "data_interval_end": end}
+
+
 @pytest.mark.parametrize(
     ("run", "expected"),
     [
         ({"conf": {"hour": "2026-11-20T09"}, "data_interval_start": datetime(2026, 1, 1, tzinfo=UTC)}, "2026-11-20T09"),
         ({"data_interval_start": datetime(2026, 11, 20, 9, tzinfo=UTC)}, "2026-11-20T09"),
+        (interval(20, 9, 20, 10), "2026-11-20T09"),
+        (interval(20, 0, 21, 0), "2026-11-20T23"),
+        (interval(20, 9, 20, 9), "2026-11-20T09"),
         ({"logical_date": "2026-11-20T09:17:00Z"}, "2026-11-20T09"),
         ({"run_after": datetime(2026, 11, 20, 0, 25, tzinfo=UTC)}, "2026-11-19T23"),
     ],
@@ -159,7 +167,7 @@ def test_a_run_is_named_by_its_hour(airflow_home: Path, run: dict[str, Any], exp
     from sosie.airflow.bridge import run_id
 
     assert run_id({"dag_run": run}) == expected  # plain values, as the executor hands them to a deadline's callback
-    attributes = dict.fromkeys(("conf", "data_interval_start", "logical_date", "run_after")) | run
+    attributes = dict.fromkeys(("conf", "data_interval_start", "data_interval_end", "logical_date", "run_after")) | run
     assert run_id({"dag_run": SimpleNamespace(**attributes)}) == expected
 
 

@@ -159,8 +159,9 @@ def _run() -> Any:
 def run_id(context: Mapping[str, Any]) -> str:
     """The logical hour that a DAG run works on.
 
-    `hour` where it was given, else the start of the data interval, else (triggered without a date) the last full hour
-    before the run was asked for. None of them changes when the run is repeated.
+    `hour` where it was given, else the last hour of the data interval, as a run takes the files of hours before it too;
+    else (triggered without a date) the last full hour before the run was asked for. None of them changes when the run
+    is repeated.
     """
     dag_run = context.get("dag_run")
     conf = _field(dag_run, "conf") or {}
@@ -173,7 +174,9 @@ def run_id(context: Mapping[str, Any]) -> str:
         if asked is None:
             return "unknown"
         start = asked - timedelta(hours=1)
-    return start.strftime(RUN_ID)
+    end = _time(_field(dag_run, "data_interval_end"))
+    last = start if end is None else max(start, end - timedelta(hours=1))
+    return last.strftime(RUN_ID)
 
 
 def _field(dag_run: Any, name: str) -> Any:
