@@ -10,14 +10,15 @@ from polars.testing import assert_frame_equal
 
 from sosie import tables
 from sosie.errors import SchemaMismatch
-from sosie.lake import Lake, Written
+from sosie.lake import Delta, Lake, Written
+from sosie.page.tables import OpenLake
 
 NOW = datetime(2026, 1, 5, tzinfo=UTC)
 
 
 @pytest.fixture
 def lake(tmp_path: Path) -> Lake:
-    return Lake(str(tmp_path / "lake"))
+    return Lake(str(tmp_path / "a läke of #1 {mine}?"))
 
 
 def embeddings(*ids: str, value: float = 1.0) -> pl.DataFrame:
@@ -49,6 +50,13 @@ def test_every_table_can_be_created_and_read_back(lake: Lake) -> None:
     for table in tables.ALL:
         assert lake.read(table).schema == table.schema
         assert lake.version(table) == 0
+
+
+def test_files_are_found_whatever_their_folder_is_named(lake: Lake) -> None:
+    lake.append(tables.TEXT_EMBEDDINGS, embeddings("a", "b"))
+    assert lake.read(tables.TEXT_EMBEDDINGS).height == 2
+    assert lake.mapped(tables.TEXT_EMBEDDINGS, embedding_version="v1").height == 2
+    assert OpenLake(lake.uri).read(tables.TEXT_EMBEDDINGS).height == 2
 
 
 def test_append_skips_keys_that_are_held_and_makes_no_commit_for_nothing(lake: Lake) -> None:
@@ -148,5 +156,5 @@ def test_a_table_written_anew_loses_the_columns_that_it_had_before(lake: Lake) -
     before.write_delta(lake.path(tables.NEIGHBOURS))
     assert lake.read(tables.NEIGHBOURS).select("number", "source").rows() == [(None, "text")]
     lake.rewrite(tables.NEIGHBOURS, lists(1), 1)
-    assert pl.read_delta(lake.path(tables.NEIGHBOURS)).schema == tables.NEIGHBOURS.schema
+    assert pl.read_delta(Delta(lake.path(tables.NEIGHBOURS))).schema == tables.NEIGHBOURS.schema
     assert_frame_equal(lake.read(tables.NEIGHBOURS), lists(1))

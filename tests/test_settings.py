@@ -29,6 +29,8 @@ def test_the_environment_overlays_defaults(monkeypatch: pytest.MonkeyPatch) -> N
     [
         ({"validation": {"max_bad_share": 2}}, "SOSIE_VALIDATION__MAX_BAD_SHARE"),
         ({"validation": {"max_bat_share": 0.1}}, "SOSIE_VALIDATION__MAX_BAT_SHARE"),
+        ({"home": "/tmp/a [b]"}, r"has '\[' in it, which Delta tables can't lie below"),
+        ({"lake_uri": "/tmp/a%20b"}, "has '%20' in it"),
         ({"decider": {"match_at": 0.2, "review_at": 0.5}}, "lower the first or raise the second"),
     ],
 )

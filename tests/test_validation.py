@@ -101,6 +101,8 @@ class TestRows:
         ("currency_code", {"currency": "EURO"}, "currency is 'EURO'; it must be an ISO 4217 code"),
         ("currency_code", {"currency": "DEM"}, "currency is 'DEM'"),
         ("updated_at_present", {"updated_at": None}, "updated_at is missing; it must be there"),
+        ("updated_at_not_ancient", {"updated_at": "0001-01-01T00:00:00Z"}, "it must not be before 1990-01-01"),
+        ("updated_at_not_ancient", {"updated_at": "45988.66667"}, "updated_at is 1970-01-01 12:46:28 UTC; it must not"),
         ("updated_at_not_future", {"updated_at": "2026-11-20T09:41:00Z"}, "it must not be after 2026-11-20 09:40 UTC"),
         ("updated_at_not_future", {"updated_at": "9999-12-31T23:59:59Z"}, "updated_at is 9999-12-31 23:59:59 UTC; it"),
         ("castable", {"updated_at": "yesterday"}, "could not be read as their columns' types: updated_at: yesterday"),

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import reduce
 from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
 
 import polars as pl
 from deltalake import ColumnProperties, CommitProperties, DeltaTable, Schema, WriterProperties
@@ -58,6 +60,20 @@ class Written:
         return self.inserted + self.updated + self.deleted
 
 
+class Delta(DeltaTable):
+    """A Delta table that tells files on a disk by their names there.
+
+    delta-rs tells them as a URL has them, in which the folder `my lake` is `my%20lake`, and readers look for that.
+    """
+
+    def file_uris(self, *args: Any, **options: Any) -> list[str]:
+        files, url = super().file_uris(*args, **options), self.table_uri
+        if not url.startswith("file://"):
+            return files
+        escaped = url.removeprefix("file://")
+        return [unquote(escaped) + file.removeprefix(escaped) for file in files]
+
+
 @dataclass(frozen=True)
 class Lake:
     """Delta tables under one URI (a folder, or `s3://…` with `storage_options`)."""
@@ -68,9 +84,9 @@ class Lake:
     def path(self, table: Table) -> str:
         return f"{self.uri.rstrip('/')}/{table.name}"
 
-    def _open(self, table: Table) -> DeltaTable | None:
+    def _open(self, table: Table) -> Delta | None:
         try:
-            return DeltaTable(self.path(table), storage_options=dict(self.storage_options) or None)
+            return Delta(self.path(table), storage_options=dict(self.storage_options) or None)
         except TableNotFoundError:
             return None
 

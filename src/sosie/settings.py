@@ -4,11 +4,12 @@ A setting `embedding.batch_size` is `SOSIE_EMBEDDING__BATCH_SIZE` in the environ
 """
 
 import json
+import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, SkipValidation, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SkipValidation, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -24,6 +25,10 @@ PROJECT = Path(__file__).resolve().parents[2]
 Engine = Literal["local", "ray"]
 ENGINES: tuple[Engine, ...] = get_args(Engine)
 Share = Annotated[float, Field(ge=0, le=1)]
+
+
+_NOT_IN_A_LAKE = re.compile(r"[\[\]\\\x00-\x1f]|%[0-9A-Fa-f]{2}")
+"""What delta-rs can't make a URL of, or makes another one of."""
 
 
 class Section(BaseModel):
@@ -271,6 +276,13 @@ class Settings(BaseSettings):
         values["lake_uri"] = values.get("lake_uri") or str(home / "lake")
         values["pictures_root"] = values.get("pictures_root") or str(values["landing"])
         return values
+
+    @field_validator("lake_uri")
+    @classmethod
+    def _can_hold_tables(cls, uri: str) -> str:
+        if "://" not in uri and (found := _NOT_IN_A_LAKE.search(uri)):
+            raise ValueError(f"{uri} has {found[0]!r} in it, which Delta tables can't lie below; move it, or the home")
+        return uri
 
     @classmethod
     def settings_customise_sources(

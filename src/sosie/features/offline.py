@@ -13,7 +13,6 @@ from typing import Any, Literal
 import fsspec.core
 import ibis  # type: ignore[import-untyped,unused-ignore]
 import pyarrow as pa  # type: ignore[import-untyped,unused-ignore]
-from deltalake import DeltaTable
 from feast.data_format import DeltaFormat  # noqa: TID253
 from feast.data_source import DataSource  # noqa: TID253
 from feast.infra.offline_stores import duckdb as plain  # noqa: TID253
@@ -24,6 +23,8 @@ from feast.infra.offline_stores.ibis import (  # noqa: TID253
 )
 from feast.infra.offline_stores.offline_store import RetrievalJob  # noqa: TID253
 from feast.repo_config import RepoConfig  # noqa: TID253
+
+from sosie.lake import Delta
 
 VERSION = "embedding_version"
 """Tag of a source, and column of its table."""
@@ -100,7 +101,7 @@ def _read(data_source: DataSource, repo_path: str) -> Any:
     options = dict(data_source.resolve_credentials() or {})
     if data_source.s3_endpoint_override:
         options["AWS_ENDPOINT_URL"] = data_source.s3_endpoint_override
-    held = DeltaTable(data_source.path, storage_options=options or None)
+    held = Delta(data_source.path, storage_options=options or None)
     version = data_source.tags.get(VERSION)
     files = held.file_uris(file_pruning_predicate=None if version is None else [(VERSION, "=", version)])
     if not files:

@@ -5,9 +5,8 @@ from datetime import datetime
 from threading import Lock
 
 import polars as pl
-from deltalake import DeltaTable
 
-from sosie.lake import Lake
+from sosie.lake import Delta, Lake
 from sosie.tables import Table
 
 
@@ -15,7 +14,7 @@ from sosie.tables import Table
 class _Kept:
     """`handle` follows the table's log; `frame` is a lazy scan of its newest version, made anew when that moves."""
 
-    handle: DeltaTable
+    handle: Delta
     version: int
     frame: pl.LazyFrame
 
@@ -50,8 +49,8 @@ class OpenLake(Lake):
                 kept.handle.update_incremental()
             if kept.version != kept.handle.version():
                 # A scan of its own: it stays at its version whatever the handle does meanwhile.
-                options = dict(self.storage_options) or None
-                frame = pl.scan_delta(self.path(table), version=kept.handle.version(), storage_options=options)
+                still = Delta(self.path(table), kept.handle.version(), dict(self.storage_options) or None)
+                frame = pl.scan_delta(still)
                 told = frame.collect_schema()
                 kept.frame = frame.select(
                     pl.col(name) if told.get(name) == dtype else pl.col(name).cast(dtype)

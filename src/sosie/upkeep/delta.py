@@ -1,12 +1,11 @@
 """Delta tables made small again: few large files, none that no reader needs, a short log."""
 
 import fsspec
-from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError, TableNotFoundError
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from sosie import decoded
-from sosie.lake import Lake
+from sosie.lake import Delta, Lake
 from sosie.pipeline.run import Counts, Run, Tally, step
 from sosie.tables import ALL, Table
 
@@ -31,7 +30,7 @@ def compact_tables(run: Run, tally: Tally) -> None:
 def compact(lake: Lake, table: Table, retention_hours: int) -> Counts:
     """Live files before and after, and files removed from the store; zeros where there is no such table yet."""
     try:
-        held = DeltaTable(lake.path(table), storage_options=dict(lake.storage_options) or None)
+        held = Delta(lake.path(table), storage_options=dict(lake.storage_options) or None)
     except TableNotFoundError:
         return Counts(files_before=0, files_after=0, files_removed=0)
     before, stored = len(held.file_uris()), _stored(lake, table)
@@ -63,6 +62,6 @@ def _stored(lake: Lake, table: Table) -> int:
     return sum(file.endswith(".parquet") and "/_delta_log/" not in file for file in fs.find(path))
 
 
-def _compact(held: DeltaTable) -> None:
+def _compact(held: Delta) -> None:
     held.update_incremental()
     held.optimize.compact()

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import Enum
 from functools import cache
 from typing import Any
@@ -10,6 +10,9 @@ from typing import Any
 from sosie.settings import Validation
 
 MAX_FLOAT = 1.7976931348623157e308
+
+EARLIEST = datetime(1990, 1, 1, tzinfo=UTC).replace(tzinfo=None)  # in naive UTC as the checked frame has it
+"""No listing is older than marketplaces are."""
 
 
 class Effect(Enum):
@@ -56,7 +59,7 @@ class Rule:
         return self.checks or self.column
 
     def says(self, limits: Limits) -> str:
-        return self.requires.format(rules=limits.rules, latest=limits.latest)
+        return self.requires.format(rules=limits.rules, latest=limits.latest, earliest=EARLIEST)
 
 
 @cache
@@ -98,6 +101,11 @@ RULES = (
     Rule(
         "updated_at_not_future", "updated_at", "must not be after {latest:%Y-%m-%d %H:%M} UTC", BETWEEN,
         lambda limits: {"max_value": limits.latest}, of_deletes=True,
+    ),
+    # Zero times of other systems, and numbers that are dates of a spreadsheet, which read as seconds since 1970.
+    Rule(
+        "updated_at_not_ancient", "updated_at", "must not be before {earliest:%Y-%m-%d}", BETWEEN,
+        lambda _: {"min_value": EARLIEST}, of_deletes=True,
     ),
     Rule("title_present", "title", "must be there", PRESENT),
     Rule(
