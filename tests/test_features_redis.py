@@ -12,7 +12,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from sosie import features
+from sosie import features, pipeline, tables
+from sosie.judgements import judge
 from sosie.lake import Lake
 from sosie.settings import PROJECT, Settings, load
 from sosie.tables import DECISIONS, DIM, IMAGE_EMBEDDINGS, TEXT_EMBEDDINGS, VECTOR
@@ -102,3 +103,29 @@ def test_decisions_and_vectors_are_served_and_removed(settings: Settings) -> Non
     assert vector("a") is None
     np.testing.assert_array_equal(vector("it's b"), vectors[1])
     assert features.lookup(settings, ["a"])["cluster_id"].to_list() == ["c1"], "its decision stays"
+
+
+def test_a_veto_within_the_hour_that_it_corrects_reaches_the_storefront(settings: Settings) -> None:
+    lake, hour = Lake(settings.lake_uri), "2026-03-01T12"
+    none = TEXT_EMBEDDINGS.schema.to_frame(), IMAGE_EMBEDDINGS.schema.to_frame()
+
+    def put(table: tables.Table, *some: dict[str, object]) -> None:
+        lake.append(table, pl.DataFrame([dict.fromkeys(table.columns) | row for row in some], schema=table.schema))
+
+    def told() -> list[tuple[bool, str]]:
+        features.publish(settings, *none, lake.read(DECISIONS))
+        return features.lookup(settings, ["c", "d"]).select("is_duplicate", "canonical_id").rows()
+
+    known = {"updated_at": NOON, "is_deleted": False, "content_hash": "0", "first_seen_run": hour}
+    put(tables.LISTINGS, *({**known, "listing_id": one} for one in "cd"))
+    put(tables.PAIRS, {"left_id": "c", "right_id": "d", "score": 0.9, "verdict": "match"})
+    put(tables.REGROUP, *({"listing_id": one} for one in "cd"))
+    pipeline.cluster(pipeline.Run.of(hour, settings=settings))
+    put(tables.RUNS, {"run_id": hour, "state": "succeeded", "finished_at": NOON})
+    assert told() == [(False, "c"), (True, "c")]
+    assert pipeline.part(settings, [judge(lake, "c", "d", "different", "ada")]) == "split"
+    assert told() == [(False, None), (False, None)]
+
+    version = lake.version(DECISIONS)
+    pipeline.cluster(pipeline.Run.of(hour, settings=settings))
+    assert lake.version(DECISIONS) == version, "an hour that is run again and changes nothing decides nothing"

@@ -132,11 +132,10 @@ def _decide(run: Run, affected: pl.Series, rows: pl.DataFrame, pairs: pl.DataFra
         .select(said)
         .join(told.select(said), on=said, how="anti", nulls_equal=True)
         .join(told.select("listing_id", last="event_timestamp"), on="listing_id", how="left")
-        # What is decided last is newest, also where an hour runs after later ones.
+        # What is decided last is newest, also within an hour and where one runs after later ones: Feast's Redis store
+        # keeps what it holds where the times are equal.
         .with_columns(
-            event_timestamp=pl.when(pl.col("last") > run.hour)
-            .then(pl.col("last") + timedelta(seconds=1))
-            .otherwise(pl.lit(run.hour)),
+            event_timestamp=pl.max_horizontal(pl.lit(run.hour), pl.col("last") + timedelta(seconds=1)),
             created_timestamp=pl.lit(datetime.now(UTC)),
             run_id=pl.lit(run.id),
         )
