@@ -21,6 +21,7 @@ from sosie.pipeline.retrieval import Retrieval, limits
 from sosie.report.counts import Counts
 from sosie.settings import load
 from sosie.simulate import Marketplace, write
+from sosie.upkeep.history import forget_history
 
 HOURS = ("2026-01-05T00", "2026-01-05T01")
 
@@ -309,6 +310,25 @@ def test_late_rows_and_deletes(shop: Path) -> None:
     assert "an old title" not in run.lake.read(tables.LISTINGS)["title"].to_list()
     with open_index(run.settings) as index:
         assert set(index.ids("text")) == {"a0", "a2"}
+
+
+def test_a_title_that_comes_back_under_one_time_is_the_newest_and_keeps_its_vector(shop: Path) -> None:
+    titles = ("Acme kettle 0 litre steel", "Bolt drill 500 W", "Acme kettle 0 litre steel")
+    for hour, title in zip((*HOURS, "2026-01-05T02"), titles, strict=True):
+        land(shop, hour, {"listing_id": "a0", "title": title})
+        run = run_of(shop, hour)
+        up_to_clusters(run)
+    encoding = sys.modules["sosie.pipeline.embed"]
+    stamp, now = encoding.version(run.settings, "text"), live(run).filter(listing_id="a0")
+    newest = encoding.latest(run.lake, "text", stamp, now["listing_id"])
+    assert newest["content_hash"].to_list() == now["text_hash"].to_list()
+    before = run.lake.version(tables.TEXT_EMBEDDINGS)
+    pipeline.embed(run, modality="text", shard=0, shards=1)
+    assert run.lake.version(tables.TEXT_EMBEDDINGS) == before
+
+    brief = run.settings.model_copy(update={"upkeep": run.settings.upkeep.model_copy(update={"history_days": 1e-9})})
+    forget_history(pipeline.Run.of("2026-01-05T03", settings=brief))
+    assert encoding.current(run.lake, "text", stamp, now).height == 1
 
 
 def test_an_hour_that_died_is_finished_by_the_next_and_a_late_file_adds_to_its_own(shop: Path) -> None:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal, TypedDict
@@ -96,8 +96,14 @@ def embed_listings(
     )
     # A listing whose newest row already tells this content is up to date, whatever time its feed gave it since.
     told = newest(lake, modality, stamp, rows["listing_id"])
-    rows = rows.join(told, on=["listing_id", "content_hash"], how="anti").select(*TABLE[modality].columns)
-    return lake.append(TABLE[modality], rows, run_id=run_id), contents.height, missing.height
+    # What is told last is newest, also where a feed gives a day and no time, and a title goes and comes back within it.
+    rows = (
+        rows.join(told, on=["listing_id", "content_hash"], how="anti")
+        .join(told.select("listing_id", last="event_timestamp"), on="listing_id", how="left")
+        .with_columns(event_timestamp=pl.max_horizontal("event_timestamp", pl.col("last") + timedelta(seconds=1)))
+    )
+    written = lake.append(TABLE[modality], rows.select(*TABLE[modality].columns), run_id=run_id)
+    return written, contents.height, missing.height
 
 
 def encoded(settings: Settings, modality: Modality, contents: pl.DataFrame) -> pl.DataFrame:
