@@ -59,6 +59,19 @@ def test_a_home_that_works_has_no_fault(settings: Settings) -> None:
     assert faults(settings, "features") == []
 
 
+def test_the_online_store_is_held_against_what_was_decided_last(settings: Settings) -> None:
+    lake = Lake(settings.lake_uri)
+    decided = lake.read(tables.DECISIONS)
+    corrected = decided.with_columns(
+        is_duplicate=~pl.col("is_duplicate"), created_timestamp=pl.col("created_timestamp") + timedelta(hours=1)
+    )
+    lake.append(tables.DECISIONS, corrected)
+    features.publish(
+        settings, tables.TEXT_EMBEDDINGS.schema.to_frame(), tables.IMAGE_EMBEDDINGS.schema.to_frame(), corrected
+    )
+    assert faults(settings, "features") == []
+
+
 def no_landing(settings: Settings) -> Settings:
     shutil.rmtree(settings.landing)
     return settings

@@ -123,10 +123,8 @@ def features(settings: Settings) -> Iterator[Finding]:
     """Feast's registry is that of the definitions, and its online store answers as the lake says."""
     from sosie import features as feast
 
-    lake_ = Lake(settings.lake_uri)
-    newest = (
-        lake_.scan(tables.DECISIONS).sort("event_timestamp").unique("listing_id", keep="last", maintain_order=True)
-    )  # fmt: skip
+    decided = Lake(settings.lake_uri).scan(tables.DECISIONS).sort("event_timestamp", "created_timestamp")
+    newest = decided.unique("listing_id", keep="last", maintain_order=True)
     told = newest.select("listing_id", "is_duplicate", "canonical_id").sort("listing_id").collect()
     if told.is_empty():
         feast.store(settings)  # the definitions can be read
