@@ -352,6 +352,18 @@ def test_an_hour_that_died_is_finished_by_the_next_and_a_late_file_adds_to_its_o
     assert [balance for balance in counts(following).balances if not balance.holds] == []
 
 
+def test_a_cluster_that_grows_in_each_try_of_an_hour_is_told_to_grow_each_time(shop: Path) -> None:
+    same = {"title": "Acme kettle 1 litre steel", "image_uri": "pictures/1.jpg"}
+    land(shop, HOURS[0], {"listing_id": "z1", **same}, name="more.csv")
+    up_to_clusters(run_of(shop, HOURS[0]))
+    second, grew = run_of(shop, HOURS[1]), pl.col("kind") == "grew"
+    for listing in ("z2", "z3"):
+        land(shop, HOURS[1], {"listing_id": listing, **same}, name=f"{listing}.csv")
+        up_to_clusters(second)
+    assert sorted(second.lake.read(tables.CLUSTER_EVENTS, grew)["joined"].to_list()) == [["z2"], ["z3"]]
+    assert counts(second)("cluster.grew") == 2
+
+
 def test_decisions_of_an_hour_that_runs_late_are_the_newest(shop: Path) -> None:
     same = {"title": "Acme kettle 1 litre steel", "image_uri": "pictures/1.jpg"}
     land(shop, HOURS[1], {"listing_id": "b1", **same, "updated_at": "2026-01-05T01:10:00Z"})

@@ -250,7 +250,8 @@ CANONICAL_CHOICES = Table(
 
 CLUSTER_EVENTS = Table(
     "cluster_events",
-    key=("run_id", "kind", "cluster_id"),
+    # All that it says: a cluster may grow in each try of an hour, and a try that died tells the same again.
+    key=("run_id", "kind", "cluster_id", "before", "after", "joined", "left"),
     columns={
         "run_id": pl.String,
         "kind": pl.String,  # formed, grew, shrank, merged, split, dissolved
