@@ -4,6 +4,7 @@ import gzip
 import json
 import re
 import shutil
+import time
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -164,6 +165,16 @@ class TestBadFiles:
                 HEADER + b'a,"open,x\nb,c,x\n',
                 "a quote that opens in line 2 is never closed, which swallows",
             ),
+            (
+                "feed.csv",
+                HEADER + b'a,b,x\nc,d,"x\ne,f,x\n',
+                "a quote that opens in line 3 is never closed, which swallows all 2 lines",
+            ),
+            (
+                "feed.csv",
+                b'listing_id,title,"updated_at\na,b,x\n',
+                "a quote that opens in line 1 is never closed, which swallows all 2 lines",
+            ),
             ("feed.csv.gz", HEADER, "is no gzip file though so named: it looks like CSV"),
             ("feed.csv.gz", gzip.compress(HEADER * 100, mtime=0)[:30], "is a truncated or damaged gzip file"),
         ],
@@ -265,6 +276,19 @@ class TestRows:
         assert json.loads(rows["row"][2]) == {"listing_id": "c", "title": "Mug", "updated_at": "2026-01-01"}
         again = casting.cast(casting.from_json(rows["row"]))
         assert again["cast_faults"].to_list() == rows["cast_faults"].to_list(), "a replay must not pass them for good"
+
+    @pytest.mark.parametrize("end", ["", "\n", "\r\n"])
+    @pytest.mark.parametrize("row", ['b,"Mug\nblue",2026-01-01,x', 'b,"Mug\n5"" tall","2026-01-01\n",x', 'b,5",x,"\n"'])
+    def test_a_last_row_of_several_lines_is_put_aside_like_any_other(self, folder: Path, row: str, end: str) -> None:
+        rows = read_csv(folder, f"listing_id,title,updated_at\na,Mug,2026-01-01\n{row}{end}")
+        told = rows["cast_faults"].list.first().to_list()
+        assert told == [None, "row: 4 fields where the header names 3 (line 3)"]
+
+    def test_rows_of_several_lines_with_too_many_fields_are_read_in_one_pass(self, folder: Path) -> None:
+        text = HEADER.decode() + 'a,"Mug\nblue",2026-01-01,x\n' * 40_000 + "b,Mug,2026-01-01\n"
+        started = time.process_time()
+        assert read_csv(folder, text).height == 40_001
+        assert time.process_time() - started < 5
 
     @pytest.mark.parametrize(
         "given",

@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import zlib
+from itertools import chain
 
 import polars as pl
 
@@ -100,7 +101,9 @@ def _unzipped(data: bytes, name: str) -> bytes:
 def _csv(data: bytes, name: str) -> pl.DataFrame:
     text = _text(data, name)
     header = text.lstrip("\r\n").split("\n", 1)[0]
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(header))
+    # A line of nothing after the last one: a quote that is still open swallows it, else it is a record without fields.
+    lines = chain(io.StringIO(text, newline=""), [""])
+    reader = csv.reader(lines, delimiter=_delimiter(header))
     records: list[list[str]] = []
     faults: list[str | None] = []
     names: list[str] = []
@@ -117,12 +120,6 @@ def _csv(data: bytes, name: str) -> pl.DataFrame:
             fault = None
             if len(fields) != len(names):
                 fault = f"{len(fields)} fields where the header names {len(names)} (line {line})"
-                if before > line and before >= text.count("\n"):
-                    raise BatchRejected(
-                        f"{name}: a quote that opens in line {line} is never closed, which "
-                        f"swallows all {before - line + 1:,} lines to the end of the file; "
-                        "close or double it and land the file again."
-                    )
             records.append((fields + [""] * len(names))[: len(names)])
             surplus.append(json.dumps(fields[len(names) :], ensure_ascii=False) if len(fields) > len(names) else None)
             faults.append(fault)
@@ -131,6 +128,11 @@ def _csv(data: bytes, name: str) -> pl.DataFrame:
             f"{name} can't be read as CSV near line {reader.line_num} ({error}); "
             "mend the quotes there and land the file again."
         ) from error
+    if fields and (swallowed := before - line) > 1:  # a row that is cut off in its own line is put aside alone
+        raise BatchRejected(
+            f"{name}: a quote that opens in line {line} is never closed, which swallows all {swallowed:,} lines "
+            "to the end of the file; close or double it and land the file again."
+        )
     if not records:
         raise BatchRejected(f"{name} is empty (0 rows under its header); leave the file out when an hour has no news.")
     columns = {
