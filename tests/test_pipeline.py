@@ -12,7 +12,7 @@ from PIL import Image
 
 from sosie import neighbours, phashes, pipeline, replay, tables
 from sosie.decider import mlp
-from sosie.errors import BatchRejected
+from sosie.errors import BatchRejected, TerminalError
 from sosie.index import open_index, server
 from sosie.judgements import judge
 from sosie.lake import Lake
@@ -294,6 +294,12 @@ def test_bad_rows_and_a_huge_picture_are_put_aside_and_the_next_good_hour_runs(s
         .sort(tables.QUARANTINE.key)
         .equals(after.sort(tables.QUARANTINE.key))
     ), "an hour that is run again forgets no replay"
+
+
+@pytest.mark.parametrize("hour", ["2026-11-31T09", "2026-01-05T24", "2026-1-5T9", "2026-01-05T09 ", "a/2026-01-05T09"])
+def test_a_run_is_named_by_an_hour_that_exists(hour: str) -> None:
+    with pytest.raises(TerminalError, match=f"'{hour}', which is no hour. A run is named by its hour in UTC"):
+        pipeline.Run.of(hour)
 
 
 def test_late_rows_and_deletes(shop: Path) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import posixpath
-import re
 import resource
 import sys
 import time
@@ -23,6 +22,7 @@ import structlog
 from sosie import faults, fence
 from sosie.errors import StoreBusy, TerminalError
 from sosie.lake import Lake, Written
+from sosie.landing import hour_of
 from sosie.locks import exclusive
 from sosie.settings import Settings
 from sosie.settings import settings as current_settings
@@ -30,7 +30,6 @@ from sosie.settings import settings as current_settings
 log = structlog.get_logger("sosie")
 
 HOUR = "%Y-%m-%dT%H"
-_HOUR = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}")
 
 Counts = dict[str, int]
 P = ParamSpec("P")
@@ -49,8 +48,10 @@ class Run:
     ) -> "Run":
         """The run of an hour `YYYY-MM-DDTHH`, by default this one. Raises `TerminalError` for anything else."""
         run_id = run_id or datetime.now(UTC).strftime(HOUR)
-        if not _HOUR.fullmatch(run_id):
-            raise TerminalError(f"Received run id {run_id!r}. A run is named by its hour in UTC, as in 2026-01-05T09.")
+        if hour_of(run_id) != run_id:
+            raise TerminalError(
+                f"Received run id {run_id!r}, which is no hour. A run is named by its hour in UTC, as in 2026-01-05T09."
+            )
         settings = settings or current_settings()
         if landing is not None:
             folder = Path(landing).expanduser().resolve()
