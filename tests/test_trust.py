@@ -4,10 +4,13 @@ import json
 import resource
 import signal
 import sqlite3
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import psutil
 import pytest
@@ -15,10 +18,11 @@ from filelock import FileLock
 from homes import up_to_clusters
 
 from sosie import features, pipeline, tables
-from sosie.errors import IndexUnavailable, StoreBusy
+from sosie.errors import IndexUnavailable, StoreBusy, TerminalError
 from sosie.index import open_index, server
 from sosie.judgements import judge
 from sosie.lake import Lake
+from sosie.pipeline.run import Staging
 from sosie.settings import load
 
 FIRST, SECOND, THIRD = (f"2026-01-05T0{hour}" for hour in range(3))
@@ -35,6 +39,19 @@ def land(landing: Path, hour: str, *rows: dict[str, object], name: str = "rows.c
 
 def run_of(landing: Path, hour: str, **settings: object) -> pipeline.Run:
     return pipeline.Run.of(hour, settings=load(home=landing.parent / "home", landing=landing, **settings))
+
+
+@contextmanager
+def full_disk(room: int) -> Iterator[None]:
+    """The nearest thing to a full disk that needs no rights: no file may grow beyond `room` bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    caching, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # Python would keep a compiled module cut short
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        sys.dont_write_bytecode = caching
 
 
 def clusters(lake: Lake) -> dict[str, str]:
@@ -175,19 +192,35 @@ def test_an_embedded_milvus_that_is_killed_between_steps_comes_back_with_all_it_
 
 
 def test_a_full_disk_stops_the_write_and_keeps_nothing_of_it(landing: Path) -> None:
-    """The nearest thing to a full disk that needs no rights: no file may grow beyond some bytes."""
     run = run_of(landing, FIRST)
     pipeline.validate(run)
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, hard))
-    try:
-        with pytest.raises(StoreBusy, match="Make room"):
-            pipeline.detect_changes(run)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with full_disk(2_000), pytest.raises(StoreBusy, match="Make room"):
+        pipeline.detect_changes(run)
     assert run.lake.read(tables.LISTINGS).is_empty()
     up_to_clusters(run)
     assert set(clusters(run.lake)) == {"a0", "a1", "a2"}
+
+
+@pytest.mark.parametrize("write", [Lake.append, Lake.upsert])
+def test_a_disk_that_is_full_amid_a_file_of_a_table_is_told(tmp_path: Path, write: Callable[..., object]) -> None:
+    lake, rows = Lake(str(tmp_path)), pl.DataFrame({"run_id": map(str, range(50_000)), "state": "succeeded"})
+    rows = pl.concat([tables.RUNS.schema.to_frame(), rows], how="diagonal")
+    lake.create([tables.RUNS])
+    with full_disk(100_000), pytest.raises(StoreBusy, match=r"Table runs can't .*File too large.*Make room"):
+        write(lake, tables.RUNS, rows)
+    assert lake.read(tables.RUNS).is_empty()
+    write(lake, tables.RUNS, rows)
+    assert lake.read(tables.RUNS).height == rows.height
+
+
+def test_a_disk_that_is_full_amid_a_file_of_scratch_is_told(tmp_path: Path) -> None:
+    staging, rows = Staging(str(tmp_path)), pl.DataFrame({"number": np.random.default_rng(0).random(50_000)})
+    with full_disk(100_000), pytest.raises(StoreBusy, match=r"rows\.parquet can't .*File too large.*Make room"):
+        staging.put("rows", rows)
+    with pytest.raises(TerminalError, match="is not there"):
+        staging.get("rows")
+    staging.put("rows", rows)
+    assert staging.get("rows").equals(rows)
 
 
 def test_a_feast_that_another_process_holds_is_waited_for_and_then_told(

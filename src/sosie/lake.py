@@ -14,7 +14,7 @@ from urllib.parse import unquote
 
 import polars as pl
 from deltalake import ColumnProperties, CommitProperties, DeltaTable, Schema, WriterProperties
-from deltalake.exceptions import CommitFailedError, TableNotFoundError
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.table import TableMerger
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
@@ -315,13 +315,19 @@ class Lake:
         return (frame if columns is None else frame.select(columns)).collect()
 
 
+_STORE_FAILED = "Failed to parse parquet: External: "
+"""How an error begins that a store gave amid a data file: Parquet's writer hands it on, and it is no OSError then."""
+
+
 @contextmanager
 def _writing(table: Table, how: str) -> Iterator[None]:
     """One commit. Raises `StoreBusy` where the store has no room or no right for it."""
     with faults.around(f"lake.{table.name}.{how}"):
         try:
             yield
-        except OSError as error:
+        except (OSError, DeltaError) as error:
+            if isinstance(error, DeltaError) and not str(error).startswith(_STORE_FAILED):
+                raise
             raise StoreBusy(
                 f"Table {table.name} can't be written ({str(error).splitlines()[0][:300]}). Nothing of this write was "
                 "kept. Make room or mend the rights, then run the hour again: nothing doubles."

@@ -1,5 +1,6 @@
 """One hourly run: its id, its stores, its scratch space, and the record that each step leaves."""
 
+import io
 import json
 import posixpath
 import resource
@@ -86,8 +87,10 @@ class Staging:
 
     def put(self, name: str, frame: pl.DataFrame) -> None:
         """Keep a frame under a name, whole or not at all. Raises `StoreBusy`."""
+        written = io.BytesIO()  # a store that fails under Polars' own hands would raise what is no OSError
+        frame.write_parquet(written)
         with faults.around(f"staging.{name}"), self._whole(f"{name}.parquet") as stream:
-            frame.write_parquet(stream)
+            stream.write(written.getbuffer())
 
     def get(self, name: str) -> pl.DataFrame:
         """Raises `TerminalError` where the step before never got to write it."""
