@@ -155,7 +155,8 @@ def undisturbed(landing: Path, tmp_path_factory: pytest.TempPathFactory) -> tupl
 
 def test_the_points_are_those_that_the_code_passes(undisturbed) -> None:
     reached = set().union(*undisturbed[1])
-    taken_over = {f"lake.changes.delete.{where}" for where in ("before", "after")}  # see the last test
+    # See the last test.
+    taken_over = {f"lake.{name}.delete.{where}" for name in ("quarantine", "changes") for where in ("before", "after")}
     assert reached | taken_over == set(faults.points())
     assert len(reached) >= 40
 
@@ -183,7 +184,7 @@ def test_an_hour_that_was_killed_and_never_run_again_is_finished_by_the_next(
     home, log = tmp_path / "home", tmp_path / "log"
     assert sosie(home, landing, HOURS[0], fault="lake.pairs.exchange.after") == -9
     assert sosie(home, landing, HOURS[1], log=log) == 0
-    assert "lake.changes.delete.after" in log.read_text().split()
+    assert {"lake.quarantine.delete.after", "lake.changes.delete.after"} <= set(log.read_text().split())
     lake = Lake(settings_of(home, landing).lake_uri)
     members = lake.read(tables.CLUSTERS).group_by("cluster_id").agg(pl.col("listing_id").sort())
     grouped = {tuple(ids) for ids in members["listing_id"]}

@@ -296,6 +296,33 @@ def test_bad_rows_and_a_huge_picture_are_put_aside_and_the_next_good_hour_runs(s
     ), "an hour that is run again forgets no replay"
 
 
+def test_a_row_that_a_dead_hour_put_aside_waits_once_when_the_next_hour_takes_its_file(shop: Path) -> None:
+    for name in ("bad", "overwritten"):
+        land(shop, HOURS[0], {"listing_id": name, "title": None}, name=f"{name}.csv")
+    land(shop, HOURS[0], {"listing_id": "picture", "title": "x", "image_uri": "pictures/none.jpg"}, name="seen.csv")
+    died = run_of(shop, HOURS[0])
+    pipeline.validate(died)
+    pipeline.detect_changes(died)
+    land(shop, HOURS[0], {"listing_id": "new", "title": None}, name="overwritten.csv")
+    following = run_of(shop, HOURS[1])
+    up_to_clusters(following)
+    pipeline.validate(died)
+    kept = dict(following.lake.read(tables.QUARANTINE).select("listing_id", "run_id").iter_rows())
+    assert kept == {"bad": HOURS[1], "new": HOURS[1], "overwritten": HOURS[0], "picture": HOURS[0]}
+    assert replay.waiting(following.lake)["rows"].sum() == len(kept)
+
+
+def test_a_row_that_was_replayed_in_its_own_hour_and_refused_again_still_waits(shop: Path) -> None:
+    land(shop, HOURS[0], {"listing_id": "b1", "title": None}, name="bad.csv")
+    run = run_of(shop, HOURS[0])
+    up_to_clusters(run)
+    landed, _ = replay.replay(run.settings, HOURS[0], "title_present")
+    for _ in range(2):
+        pipeline.validate(run)
+        held = run.lake.read(tables.QUARANTINE).select("source_file", "replayed_run").sort("source_file")
+        assert held.rows() == [(f"{HOURS[0]}/bad.csv", HOURS[0]), (landed.file, None)]
+
+
 @pytest.mark.parametrize("hour", ["2026-11-31T09", "2026-01-05T24", "2026-1-5T9", "2026-01-05T09 ", "a/2026-01-05T09"])
 def test_a_run_is_named_by_an_hour_that_exists(hour: str) -> None:
     with pytest.raises(TerminalError, match=f"'{hour}', which is no hour. A run is named by its hour in UTC"):

@@ -16,10 +16,10 @@ STEPS = (
     "report", "alert",
 )  # fmt: skip
 LAKE_WRITES = (
-    "quarantine.upsert", "changes.upsert", "changes.delete", "listings.upsert", "text_embeddings.append",
-    "image_embeddings.append", "regroup.upsert", "pairs.exchange", "neighbours.rewrite", "neighbours.append",
-    "recipes.upsert", "cluster_events.append", "decisions.append", "clusters.exchange", "held_merges.exchange",
-    "regroup.delete", "runs.upsert", "alerts.upsert", "spellings.append",
+    "quarantine.upsert", "quarantine.delete", "changes.upsert", "changes.delete", "listings.upsert",
+    "text_embeddings.append", "image_embeddings.append", "regroup.upsert", "pairs.exchange", "neighbours.rewrite",
+    "neighbours.append", "recipes.upsert", "cluster_events.append", "decisions.append", "clusters.exchange",
+    "held_merges.exchange", "regroup.delete", "runs.upsert", "alerts.upsert", "spellings.append",
 )  # fmt: skip
 OTHER_WRITES = (
     "pictures.put", "staging.accepted", "index.text.upsert", "index.text.delete", "index.image.upsert",

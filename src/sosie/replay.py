@@ -79,12 +79,16 @@ def waiting(lake: Lake) -> pl.DataFrame:
 
 
 def heed(lake: Lake, paths: Iterable[str], run_id: str) -> Written:
-    """Note in quarantine which run took the rows of these landing files again; files that are no replay are passed."""
-    origins = [found.groupdict() for path in paths if (found := re.match(FILE, path))]
+    """Note in quarantine which run took the rows of these landing files again; files that are no replay are passed.
+
+    What was refused again, out of such a file, is a row of its own, and waits.
+    """
+    origins = [found.groupdict() | {"file": path} for path in paths if (found := re.match(FILE, path))]
     if not origins:
         return Written(0)
-    again = pl.DataFrame(origins, schema={"hour": pl.String, "rule": pl.String})
+    again = pl.DataFrame(origins, schema=dict.fromkeys(("hour", "rule", "file"), pl.String))
     rows = lake.read(QUARANTINE, pl.col("run_id").is_in(again["hour"].unique().implode()))
+    rows = rows.join(again, left_on="source_file", right_on="file", how="anti")
     slug = pl.col("rule").str.replace_all(_NAME.pattern, "-")
     taken = rows.join(again, left_on=["run_id", slug], right_on=["hour", "rule"], how="semi")
     taken = taken.with_columns(replayed_run=pl.lit(run_id))

@@ -47,9 +47,13 @@ def validate(run: Run, tally: Tally) -> None:
     quarantined = checked.quarantined.drop("replayed_run", strict=False).with_columns(run_id=pl.lit(run.id))
     before = run.lake.read(QUARANTINE, pl.col("run_id") == run.id, columns=[*QUARANTINE.key, "replayed_run"])
     quarantined = quarantined.join(before, on=QUARANTINE.key, how="left", maintain_order="left")
+    # What an hour that never came to its end put aside is this hour's where it puts the same aside again.
+    left_over = run.lake.read(QUARANTINE, ~pl.col("run_id").is_in([run.id, *history["run_id"]]))
+    taken_over = left_over.join(quarantined, on=["source_file", "row_number", "rule", "row"], how="semi")
     run.staging.put("accepted", checked.accepted)
     tally.written(
         run.lake.upsert(QUARANTINE, quarantined.select(*QUARANTINE.columns), run_id=run.id),
+        run.lake.delete(QUARANTINE, taken_over.select(QUARANTINE.key), run_id=run.id),
         replay.heed(run.lake, [file.path for file in files], run.id),
     )
     tally.extra["files"] = [
