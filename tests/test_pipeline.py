@@ -323,6 +323,19 @@ def test_a_row_that_was_replayed_in_its_own_hour_and_refused_again_still_waits(s
         assert held.rows() == [(f"{HOURS[0]}/bad.csv", HOURS[0]), (landed.file, None)]
 
 
+def test_a_replay_is_taken_when_the_files_before_it_were_cleared_away(shop: Path) -> None:
+    land(shop, HOURS[0], {"listing_id": "b1", "title": None}, name="bad.csv")
+    first = run_of(shop, HOURS[0])
+    up_to_clusters(first)
+    landed, _ = replay.replay(first.settings, HOURS[0], "title_present")
+    up_to_clusters(run_of(shop, HOURS[1]))
+    shutil.rmtree(shop / HOURS[0])
+    assert replay.replays(first.settings, HOURS[0], "title_present") == [replay.Replay(landed.file, waiting=False)]
+    again, rows = replay.replay(first.settings, HOURS[0], "title_present")
+    assert (again.file != landed.file, rows) == (True, 1)
+    assert pipeline.validate(run_of(shop, "2026-01-05T02"))["rows_read"] == 1
+
+
 @pytest.mark.parametrize("hour", ["2026-11-31T09", "2026-01-05T24", "2026-1-5T9", "2026-01-05T09 ", "a/2026-01-05T09"])
 def test_a_run_is_named_by_an_hour_that_exists(hour: str) -> None:
     with pytest.raises(TerminalError, match=f"'{hour}', which is no hour. A run is named by its hour in UTC"):

@@ -31,13 +31,15 @@ class Replay:
 
 
 def replays(settings: Settings, run_id: str, rule: str) -> list[Replay]:
-    """What was landed again of one rule's rows of an hour, oldest first."""
-    folder = settings.landing / run_id
-    found = sorted(folder.glob(f"replay-{_NAME.sub('-', rule)}-*.csv"), key=lambda path: (len(path.name), path.name))
-    paths = [path.relative_to(settings.landing).as_posix() for path in found]
-    files = Lake(settings.lake_uri).scan(RUNS).filter(pl.col("state") == "succeeded").select("files").explode("files")
-    taken = files.select(pl.col("files").struct.field("path")).collect().to_series()
-    return [Replay(path, path not in set(taken)) for path in paths]
+    """What was landed again of one rule's rows of an hour, oldest first, also where a run's file was cleared away."""
+    name = f"replay-{_NAME.sub('-', rule)}-"
+    found = (settings.landing / run_id).glob(f"{name}[0-9]*.csv")
+    there = {path.relative_to(settings.landing).as_posix() for path in found}
+    runs = Lake(settings.lake_uri).scan(RUNS).explode("files").select("state", pl.col("files").struct.field("path"))
+    known = runs.filter(pl.col("path").str.starts_with(f"{run_id}/{name}")).collect()
+    taken = set(known.filter(pl.col("state") == "succeeded")["path"])
+    paths = sorted(there.union(known["path"]), key=lambda path: (len(path), path))
+    return [Replay(path, waiting=path in there - taken) for path in paths]
 
 
 def replay(settings: Settings, run_id: str, rule: str) -> tuple[Replay, int]:
@@ -59,7 +61,8 @@ def replay(settings: Settings, run_id: str, rule: str) -> tuple[Replay, int]:
     )
     folder: Path = settings.landing / run_id
     folder.mkdir(parents=True, exist_ok=True)
-    file = folder / f"replay-{_NAME.sub('-', rule)}-{len(done) + 1}.csv"
+    number = int(Path(done[-1].file).stem.rpartition("-")[2]) + 1 if done else 1
+    file = folder / f"replay-{_NAME.sub('-', rule)}-{number}.csv"
     part = file.with_suffix(".part")
     text.write_csv(part)
     part.replace(file)
