@@ -89,6 +89,29 @@ def test_metrics_tell_what_the_lake_holds(settings: Settings) -> None:
     assert told['sosie_model_info{model="text",version="t1"}'] == 1
 
 
+def test_hours_that_another_one_s_run_took_wait_no_more(settings: Settings) -> None:
+    caught_up = {"run_id": "2026-01-05T12", "state": "succeeded", "seconds": 1.0, "finished_at": NOW}
+    taken = [
+        {"path": f"2026-01-05T{hour}/feed.csv", "sha256": hour, "bytes": 1, "rows": 1} for hour in ("10", "11", "12")
+    ]
+    for hour in (11, 12, 13):
+        (settings.landing / f"2026-01-05T{hour}").mkdir()
+    put(Lake(settings.lake_uri), tables.RUNS, {**caught_up, "files": taken})
+    assert samples(metrics.text(settings))["sosie_landing_hours_waiting"] == 1, "the 13th hour alone"
+
+
+def test_the_newest_hour_is_told_of_also_after_upkeep(settings: Settings) -> None:
+    before = samples(metrics.text(settings, now=NOW.timestamp()))
+    checked = {"name": "check_stores", "seconds": 60.0, "peak_memory_bytes": 1, "counts": []}
+    night = {"run_id": f"{HOUR}~upkeep-20260105T100000", "state": "upkeep", "finished_at": NOW, "steps": [checked]}
+    put(Lake(settings.lake_uri), tables.RUNS, night)
+    after = samples(metrics.text(settings, now=NOW.timestamp()))
+    whole = ("sosie_runs", "sosie_table_")
+    assert {name: value for name, value in after.items() if not name.startswith(whole)} == {
+        name: value for name, value in before.items() if not name.startswith(whole)
+    }
+
+
 def test_every_family_is_there_before_the_first_run(tmp_path: Path, settings: Settings) -> None:
     def names(told: str) -> set[str]:
         return set(re.findall(r"^# HELP (\S+)", told, flags=re.MULTILINE))

@@ -87,22 +87,26 @@ def _of_runs(runs: pl.DataFrame, now: float) -> Iterator[Metric]:
 
 
 def _of_newest(runs: pl.DataFrame) -> Iterator[Metric]:
-    newest: Mapping[str, Any] = next(runs.tail(1).iter_rows(named=True), {})
+    """The newest hour, done or refused; upkeep and switches of models sort after it and have other steps."""
+    hours = runs.filter(pl.col("state").is_in(["succeeded", "refused"]))
+    newest: Mapping[str, Any] = next(hours.tail(1).iter_rows(named=True), {})
     steps = newest.get("steps") or ()
-    yield gauge("sosie_step_seconds", "Time of each step in the newest run.",
+    yield gauge("sosie_step_seconds", "Time of each step in the newest hour.",
                 {(step["name"],): step["seconds"] or 0.0 for step in steps}, "step")  # fmt: skip
-    yield gauge("sosie_step_peak_memory_bytes", "Peak memory of each step's process in the newest run.",
+    yield gauge("sosie_step_peak_memory_bytes", "Peak memory of each step's process in the newest hour.",
                 {(step["name"],): step["peak_memory_bytes"] or 0 for step in steps}, "step")  # fmt: skip
     counts = {(step["name"], one["name"]): one["value"] or 0 for step in steps for one in step["counts"] or ()}
-    yield gauge("sosie_step_count", "What each step of the newest run counted.", counts, "step", "count")
+    yield gauge("sosie_step_count", "What each step of the newest hour counted.", counts, "step", "count")
     count = Counts(newest)
-    yield gauge("sosie_changed_listings", "Listings that the newest run made, changed or deleted.", _one(count.changed))
+    yield gauge(
+        "sosie_changed_listings", "Listings that the newest hour made, changed or deleted.", _one(count.changed)
+    )
     unbalanced = sum(not balance.holds for balance in count.balances)
-    yield gauge("sosie_unbalanced_counts", "Sums of the newest run that don't add up; 0 is right.", _one(unbalanced))
+    yield gauge("sosie_unbalanced_counts", "Sums of the newest hour that don't add up; 0 is right.", _one(unbalanced))
     versions = {
         (name, newest[f"{name}_version"]): 1 for name in ("text", "image", "decider") if newest.get(f"{name}_version")
     }
-    yield gauge("sosie_model_info", "Version of each model in the newest run; always 1.", versions, "model", "version")
+    yield gauge("sosie_model_info", "Version of each model in the newest hour; always 1.", versions, "model", "version")
 
 
 def _of_tables(lake: Lake) -> Iterator[Metric]:
@@ -141,9 +145,11 @@ def _of_queues(lake: Lake, settings: Settings, runs: pl.DataFrame) -> Iterator[M
     yield gauge(
         "sosie_quarantine_rows", "Rows in quarantine that were not replayed.", _counted(waiting, "rule"), "rule"
     )
+    files = runs["files"].explode().struct.field("path").drop_nulls()  # one run catches up on several hours
+    taken = {*runs["run_id"], *files.str.split("/").list.first()}
     landed = {path.name for path in settings.landing.glob("*T*") if path.is_dir() and _HOUR.fullmatch(path.name)}
-    yield gauge("sosie_landing_hours_waiting", "Hours in the landing folder that no run has done.",
-                _one(len(landed - set(runs["run_id"]))))  # fmt: skip
+    yield gauge("sosie_landing_hours_waiting", "Hours in the landing folder that no run has taken.",
+                _one(len(landed - taken)))  # fmt: skip
 
 
 def _of_alerts(lake: Lake, now: float) -> Iterator[Metric]:
