@@ -228,6 +228,21 @@ def test_a_silenced_rule_is_kept_and_not_sent_until_the_silence_expires(lake: La
     assert [body["title"] for body in hook.received] == [FAILED.title, "Again"]
 
 
+def test_a_silence_holds_for_what_could_not_be_delivered_before_it(lake: Lake) -> None:
+    with webhook(500) as hook:
+        to = once(urls=(hook.url,), console=False)
+        assert deliver(lake, [QUARANTINE, FAILED], settings=to, run_id=RUN)["failed"] == 2
+        now = datetime.now(UTC)
+        silences.silence(lake, "quarantine", now + timedelta(hours=1), who="ann", note="known feed", now=now)
+        counts = deliver(lake, [], settings=to, run_id=LATER)
+        assert (counts["sent"], counts["silenced"]) == (1, 1)
+        assert held(lake)[QUARANTINE.key, "json"] == ("silenced", 1)
+        silences.end(lake, "quarantine", now=datetime.now(UTC))
+        again = deliver(lake, [], settings=to, run_id=LATER)
+        assert (again["sent"], again["silenced"]) == (0, 0)
+    assert [body["title"] for body in hook.received] == [FAILED.title]
+
+
 @pytest.mark.parametrize(
     ("text", "hours"),
     [("30m", 0.5), ("4h", 4), ("2d", 48), ("1w", 168), ("2026-01-05T12:00", 3), ("2026-01-05T13:00+01:00", 3)],

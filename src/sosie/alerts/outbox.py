@@ -1,9 +1,10 @@
 """Delivery: each alert to each channel once, those of one run in one message, until it is sent or given up.
 
 The table `alerts` is the outbox. A row is written as `pending` before the attempt and becomes `sent`, `failed` or,
-after `alerts.max_attempts`, `dead`; where its rule is silenced it is kept as `silenced` and never sent. A step that is
-run again, or that died between two channels, takes up what was not sent and leaves what was. Only a crash between a
-channel's answer and our note of it can send twice; the reference line at the end of each text lets a receiver tell.
+after `alerts.max_attempts`, `dead`; where its rule is silenced by then it is kept as `silenced` and never sent. A step
+that is run again, or that died between two channels, takes up what was not sent and leaves what was. Only a crash
+between a channel's answer and our note of it can send twice; the reference line at the end of each text lets a receiver
+tell.
 """
 
 import hashlib
@@ -23,7 +24,7 @@ from sosie import locks
 from sosie import settings as config
 from sosie.alerts import silences
 from sosie.alerts.channels import Channel, channels, send_by_apprise
-from sosie.alerts.model import SEVERITIES, Alert, loudest
+from sosie.alerts.model import SEVERITIES, Alert, loudest, rule_of
 from sosie.errors import SettingsError
 from sosie.lake import Lake
 from sosie.tables import ALERTS
@@ -54,7 +55,7 @@ def deliver(
     with locks.exclusive(_lock(lake), _BUSY_SECONDS, "sending alerts"):
         rows, counts["already_sent"] = _outbox(lake, alerts, wired, run_id)
         # Nothing is lost if we die from here on.
-        _put(lake, [row for row in rows if row["attempts"] == 0], run_id)
+        _put(lake, rows, run_id)
         counts["silenced"] = sum(row["state"] == "silenced" for row in rows)
         waiting = [row for row in rows if row["state"] != "silenced"]
         for (channel, _), group in groupby(waiting, key=lambda row: (row["channel"], row["run_id"])):
@@ -113,18 +114,17 @@ def _close(lake: Lake, rows: list[Row], settings: config.Alerts, run_id: str) ->
 
 
 def _outbox(lake: Lake, alerts: Sequence[Alert], wired: Mapping[str, Channel], run_id: str) -> tuple[list[Row], int]:
-    """Rows to attempt, one run's of one channel together, what waits from before first; and how many were sent before.
+    """Rows to send or silence, one run's of one channel together, what waits first; and how many were sent before.
 
     Of one run the loudest comes first.
     """
-    quiet = silences.active(lake, datetime.now(UTC))
     wanted = _frame(
         {
             "key": alert.key,
             "severity": alert.severity,
             "text": f"{alert.title}\n{alert.text}",
             "channel": channel.name,
-            "state": "silenced" if alert.rule in quiet else "pending",
+            "state": "pending",
             "attempts": 0,
             "run_id": run_id,
         }
@@ -141,6 +141,10 @@ def _outbox(lake: Lake, alerts: Sequence[Alert], wired: Mapping[str, Channel], r
         pl.concat([held, fresh]).iter_rows(named=True),
         key=lambda row: (order[row["channel"]], row["run_id"] or "", -SEVERITIES.index(row["severity"]), row["key"]),
     )
+    quiet = silences.active(lake, datetime.now(UTC))
+    for row in rows:
+        if rule_of(row["key"]) in quiet:
+            row["state"] = "silenced"
     return rows, sent
 
 

@@ -38,7 +38,7 @@ def alerts(
             counts = outbox.deliver(lake, [], settings=current.alerts, run_id="resend")
             out.print(
                 f"{revived:,} taken up again; {counts['sent']:,} sent, {counts['failed']:,} still failing, "
-                f"{counts['dead']:,} given up.",
+                f"{counts['dead']:,} given up, {counts['silenced']:,} silenced.",
                 highlight=False,
             )
             if counts["failed"] or counts["dead"]:
