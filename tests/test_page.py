@@ -1,5 +1,6 @@
 """The page over a real lake: what it shows, what it records, and what it refuses."""
 
+import hashlib
 import html
 import io
 import json
@@ -22,6 +23,7 @@ from sosie import judgements, landing, pipeline, registry, tables
 from sosie.artifacts import CARD
 from sosie.page import hours as told_hours
 from sosie.page.leases import Leases
+from sosie.page.queue import sampled
 from sosie.page.sankey import sankey
 from sosie.page.store import Store
 from sosie.page.thumbnails import original
@@ -117,6 +119,17 @@ def test_who_judges_a_sample_is_told_nothing_of_what_is_thought_of_it(market: Ma
     other = queue.filter(pl.col("cause") == "unsure").row(0, named=True)
     page = browser.get("/review", params={"left": other["left_id"], "right": other["right_id"]}).text
     assert "likely the same product" in page
+
+
+def test_sure_pairs_are_sampled_by_a_digest_of_their_ids(market: Market) -> None:
+    size = dict(market.lake.read(tables.CLUSTERS).select("listing_id", "size").iter_rows())
+    first = pl.col("first_score")
+    for drawn, is_sure in zip(sampled(market.lake)[1:], (first >= 0.9, first <= 0.1), strict=True):
+        sure = market.lake.read(tables.PAIRS, is_sure, columns=SIDES).rows()
+        wanted = sorted(sure, key=lambda ids: hashlib.blake2b("\0".join(ids).encode(), digest_size=6).digest())
+        assert len(wanted) > 5
+        assert drawn.select(SIDES).rows() == wanted
+        assert drawn["left_size"].to_list() == [size.get(left, 1) for left, _ in wanted]
 
 
 def test_a_match_that_was_not_joined_waits_with_its_cause(tmp_path: Path) -> None:

@@ -133,8 +133,9 @@ def _of_catalogue(lake: Lake) -> Iterator[Metric]:
     yield gauge("sosie_clusters", "Clusters of duplicates.", _one(clusters["clusters"][0]))
     yield gauge("sosie_cluster_members", "Listings that are in a cluster.", _one(clusters["members"][0]))
     yield gauge("sosie_largest_cluster", "Listings of the largest cluster.", _one(clusters["largest"][0] or 0))
-    pairs = lake.read(tables.PAIRS, columns=["verdict"])
-    yield gauge("sosie_pairs", "Pairs that are kept, by verdict.", _counted(pairs, "verdict"), "verdict")
+    yield gauge(
+        "sosie_pairs", "Pairs that are kept, by verdict.", _counted(lake.scan(tables.PAIRS), "verdict"), "verdict"
+    )
     judged = judgements.active(lake)
     yield gauge("sosie_judgements", "Judgements in force, by verdict.", _counted(judged, "verdict"), "verdict")
 
@@ -168,8 +169,9 @@ def _start(run_id: str) -> float:
     return datetime.fromisoformat(f"{run_id}:00+00:00").timestamp()
 
 
-def _counted(rows: pl.DataFrame, *columns: str) -> dict[tuple[str, ...], float]:
-    return {tuple(map(str, row[:-1])): row[-1] for row in rows.group_by(*columns).len().iter_rows()}
+def _counted(rows: pl.DataFrame | pl.LazyFrame, *columns: str) -> dict[tuple[str, ...], float]:
+    counted = rows.lazy().group_by(*columns).len().collect()
+    return {tuple(map(str, row[:-1])): row[-1] for row in counted.iter_rows()}
 
 
 def _one(value: float | None) -> dict[tuple[str, ...], float]:

@@ -95,26 +95,35 @@ def ranked(waiting: pl.DataFrame, standing: pl.DataFrame, lake: Lake, max_size: 
 def sampled(lake: Lake) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
     """Pairs to learn from, sure matches and sure others, judged or not: the part that reads much.
 
-    Columns: left_id, right_id, score, first_score, left_size, right_size, `one`, `other`, and `kind`: the category, and
-    what speaks most strongly for or against.
+    Columns: left_id, right_id, score, first_score, left_size, right_size, `one`, `other`; to learn from also `kind`
+    (the category, and what speaks most strongly for or against), of sure ones also `lot`.
     """
+    shown = [*_SIDES, "score", "first_score", "left_size", "right_size", *_GROUPS]
     category = lake.scan(LISTINGS).select(left_id="listing_id", category="category")
-    pairs = (
-        _placed(lake.scan(PAIRS), lake)
+    uncertain = lake.scan(PAIRS).filter(pl.col("score").is_between(sampling.CERTAIN, 1 - sampling.CERTAIN))
+    found = (
+        _placed(uncertain, lake)
         .join(category, on="left_id", how="left")
         .select(
-            *_SIDES, "score", "first_score", "left_size", "right_size", *_GROUPS,
+            *shown,
             kind=pl.concat_str(
                 pl.col("category").fill_null(""),
                 pl.col("reasons").list.first().struct.field("feature").fill_null(""),
                 separator=" / ",
             ),
         )
-    )  # fmt: skip
-    sure = pl.col("first_score").is_between(sampling.OTHER_TO, sampling.MATCH_FROM, closed="none")
-    found = pairs.filter(~sure | pl.col("score").is_between(sampling.CERTAIN, 1 - sampling.CERTAIN)).collect()
+        .collect()
+    )
     unsure = sampling.to_learn(found, found.select(_SIDES).clear()).head(SAMPLED_AT_MOST)
-    matches, others = (sampling.sure(found, matches=wanted).head(SAMPLED_AT_MOST) for wanted in (True, False))
+    # Nearly all pairs are sure ones: lots are drawn by their ids, and only what is kept is placed.
+    scores = lake.read(PAIRS, columns=[*_SIDES, "score", "first_score"])
+    matches, others = (
+        _placed(sampling.sure(scores, matches=wanted).head(SAMPLED_AT_MOST).lazy(), lake)
+        .select(*shown, "lot")
+        .sort("lot", *_SIDES)
+        .collect()
+        for wanted in (True, False)
+    )
     return unsure.drop("worth"), matches, others
 
 
@@ -128,7 +137,7 @@ def asked(
     unsure, matches, others = sampled
     fresh = [each.join(standing, on=_SIDES, how="anti", maintain_order="left") for each in (matches, others)]
     order = sampling.mixed(ranked, sampling.to_learn(unsure, standing), fresh[0], fresh[1], shares)
-    drawn = pl.concat([each.select(unsure.columns) for each in (unsure, matches, others)])
+    drawn = pl.concat(sampled, how="diagonal")
     samples = drawn.unique(_SIDES, keep="first").select(
         *_SIDES, "score", "left_size", "right_size",
         cause=pl.lit("sample"), together=pl.col("one") == pl.col("other"), more=pl.lit(0, dtype=pl.Int64),
