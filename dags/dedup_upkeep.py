@@ -13,6 +13,7 @@ be run again. What it did stands in the table `runs`, state `upkeep`.
 | `drop_versions` | collections of embedding versions `upkeep.grace_hours` after their last use; their vectors in the lake after `upkeep.vectors_days`, where that is set | Clear the task. What is live, being built or kept for a rollback is never dropped. |
 | `clear_staging` | scratch of hours after `upkeep.staging_hours`, records of their steps after `upkeep.records_days` | Clear the task. |
 | `forget_history` | change sets of finished hours after `upkeep.records_days`; superseded vectors and decisions after `upkeep.history_days`, where that is set | Clear the task. |
+| `forget_pictures` | pictures older than `upkeep.history_days`, where that is set, that no listing and no vector has | Clear the task. |
 | `compact_tables` | merges small files, removes those that no version of the last `upkeep.retention_hours` needs | A table that hours keep writing is left for the next night and counted. Clear the task. |
 | `record` | leaves the manifest | Clear the task. |
 
@@ -64,6 +65,11 @@ def dedup_upkeep() -> None:
         return upkeeping.part("forget_history", run_id)
 
     @task
+    def forget_pictures(run_id: str) -> dict[str, int]:
+        """Delete pictures that nothing in the lake tells of any more."""
+        return upkeeping.part("forget_pictures", run_id)
+
+    @task
     def compact_tables(run_id: str) -> dict[str, int]:
         """Compact and vacuum the lake's tables."""
         return upkeeping.part("compact_tables", run_id)
@@ -79,6 +85,7 @@ def dedup_upkeep() -> None:
         drop_versions(run_id),
         clear_staging(run_id),
         forget_history(run_id),
+        forget_pictures(run_id),
         compact_tables(run_id),
         record(run_id),
     )

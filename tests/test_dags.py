@@ -348,7 +348,8 @@ def test_the_flow_of_a_rebuild_and_of_upkeep(dags: dict[str, Any], monkeypatch: 
     orders = {
         "dedup_rebuild": ["build", "compare", "promote"],
         "dedup_upkeep": [
-            "begin", "check_stores", "drop_versions", "clear_staging", "forget_history", "compact_tables", "record",
+            "begin", "check_stores", "drop_versions", "clear_staging", "forget_history", "forget_pictures",
+            "compact_tables", "record",
         ],
     }  # fmt: skip
     for name, order in orders.items():
@@ -402,7 +403,9 @@ def test_a_rebuild_and_an_upkeep_by_their_tasks(
 
     tasks = {task.task_id: task.python_callable for task in dags["dedup_upkeep"].tasks}
     run_id = tasks["begin"]()
-    for part in ("check_stores", "drop_versions", "clear_staging", "forget_history", "compact_tables"):
+    for part in (
+        "check_stores", "drop_versions", "clear_staging", "forget_history", "forget_pictures", "compact_tables",
+    ):  # fmt: skip
         assert isinstance(tasks[part](run_id), dict)
     tasks["record"](run_id)
     told = Lake(settings().lake_uri).read(tables.RUNS, pl.col("state") != "promote")

@@ -12,11 +12,14 @@ import fsspec
 import polars as pl
 import pytest
 from object_store import filesystem, s3
+from PIL import Image
 
 from sosie import tables
 from sosie.lake import Lake
-from sosie.settings import PROJECT, Settings, load
+from sosie.pipeline.ingest import thumbnails
+from sosie.settings import PROJECT, Settings, Upkeep, load
 from sosie.simulate import Marketplace, write
+from sosie.upkeep import begin, forget_pictures
 
 pytest.importorskip("s3fs")
 
@@ -67,6 +70,19 @@ def test_both_hours_are_in_the_bucket(ran: Ran) -> None:
     kept = {Path(name).stem for name in ran.store.find("marketplace-sosie/lake/pictures")}
     assert kept >= set(hashes)
     assert ran.store.glob("marketplace-sosie/lake/_staging/*/*.json"), "the records of each step"
+
+
+def test_upkeep_takes_forgotten_pictures_out_of_the_bucket(ran: Ran) -> None:
+    def held() -> set[str]:
+        return {Path(name).stem for name in ran.store.find("marketplace-sosie/lake/pictures")}
+
+    lost = "0" * 64
+    thumbnails(ran.settings).put(lost, Image.new("RGB", (80, 80)))
+    before = held()
+    run = begin(ran.settings.model_copy(update={"upkeep": Upkeep(history_days=0)}))
+    assert forget_pictures(run)["pictures_dropped"] == len(before - held())
+    assert lost in before - held()
+    assert held() >= set(run.lake.read(tables.LISTINGS)["image_hash"].drop_nulls())
 
 
 def test_nothing_of_it_is_on_the_disk(ran: Ran) -> None:

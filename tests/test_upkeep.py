@@ -1,5 +1,6 @@
 """Stores that were damaged on purpose, and what upkeep makes of them. All stores are real."""
 
+import hashlib
 import os
 import time
 from collections.abc import Iterator
@@ -9,14 +10,19 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from PIL import Image
 
 from sosie import features, pipeline, tables
 from sosie.index import open_index, server
 from sosie.lake import Lake
+from sosie.page.store import Store
+from sosie.page.thumbnails import SMALL, Pictures
 from sosie.pipeline.embed import version
-from sosie.settings import Settings, load
+from sosie.pipeline.ingest import thumbnails
+from sosie.pipeline.publish import record
+from sosie.settings import Settings, Upkeep, load
 from sosie.simulate import Marketplace, write
-from sosie.upkeep import delta, upkeep
+from sosie.upkeep import PARTS, begin, delta, forget_history, forget_pictures, upkeep
 from sosie.upkeep.versions import last_use
 from sosie.vectors import matrix
 
@@ -103,7 +109,7 @@ def test_damage_in_every_store_is_found_mended_and_told(settings: Settings) -> N
     manifests = lake.read(tables.RUNS, pl.col("state") == "upkeep").sort("run_id")
     assert manifests.height >= 2
     steps = {step["name"] for step in manifests.row(-1, named=True)["steps"]}
-    assert steps == {"check_stores", "drop_versions", "clear_staging", "forget_history", "compact_tables"}
+    assert steps == {part.__name__ for part in PARTS}
 
 
 def test_an_hour_runs_as_ever_after_upkeep(settings: Settings) -> None:
@@ -198,3 +204,61 @@ def test_history_is_forgotten_only_where_asked_and_never_what_is_known_now(setti
     left = lake.read(tables.TEXT_EMBEDDINGS, pl.col("listing_id") == one, pl.col("embedding_version") == stamp)
     assert "500" not in left["content_hash"].to_list()
     assert {"400", held["content_hash"][0]} <= set(left["content_hash"])
+
+
+def embedded(run: pipeline.Run) -> None:
+    pipeline.detect_changes(run)
+    for part in pipeline.shards(run):
+        pipeline.embed(run, **part)
+    record(run, "succeeded")
+
+
+def test_a_picture_goes_with_the_last_history_of_it_and_may_come_again(tmp_path: Path) -> None:
+    landing, forever = tmp_path / "landing", load(home=tmp_path / "home", landing=tmp_path / "landing")
+    settings = forever.model_copy(update={"upkeep": Upkeep(history_days=0)})
+    (landing / "pictures").mkdir(parents=True)
+    for colour in ("red", "green", "blue"):
+        Image.new("RGB", (80, 80), colour).save(landing / "pictures" / f"{colour}.png")
+    digest = {file.stem: hashlib.sha256(file.read_bytes()).hexdigest() for file in landing.rglob("*.png")}
+
+    def hour(number: int, *rows: dict[str, object]) -> pipeline.Run:
+        run = pipeline.Run.of(f"2026-01-05T{number:02}", settings=settings)
+        (landing / run.id).mkdir()
+        frame = pl.DataFrame([{"updated_at": f"2026-01-05T{number:02}:00:00Z", **row} for row in rows])
+        frame.write_csv(landing / run.id / "feed.csv")
+        pipeline.validate(run)
+        return run
+
+    def held() -> set[str]:
+        kept = thumbnails(settings)
+        return {colour for colour, image_hash in digest.items() if kept.has(image_hash)}
+
+    def forget(given: Settings) -> tuple[int, int]:
+        run = begin(given)
+        forget_history(run)
+        told = forget_pictures(run)
+        assert (told["bytes_dropped"] > 0) == (told["pictures_dropped"] > 0)
+        return told["pictures_dropped"], told["copies_dropped"]
+
+    row = {"listing_id": "a", "title": "A red lamp", "image_uri": "pictures/red.png", "is_deleted": False}
+    other = {**row, "listing_id": "b", "image_uri": "pictures/green.png"}
+    embedded(hour(0, row, other))
+    copies = [Pictures(Store(settings)).file(digest[colour], SMALL) for colour in ("red", "green")]
+    embedded(hour(1, {**row, "image_uri": "pictures/blue.png"}, {**other, "is_deleted": True}))
+    for old in (tmp_path / "home").glob("lake/_staging/*/accepted.parquet"):
+        old.unlink()  # as clear_staging does in time
+    assert forget(forever) == (0, 0)
+    yearly = forever.model_copy(update={"upkeep": Upkeep(history_days=365)})
+    assert forget(yearly) == (0, 0)
+    assert held() == {"red", "green", "blue"}
+    assert forget(settings) == (2, 2), "one was superseded, one listing deleted"
+    assert held() == {"blue"}
+    assert not any(copy.exists() for copy in copies)
+
+    under_way = hour(2, {**row, "listing_id": "c"})
+    assert forget(settings) == (0, 0), "an hour has seen it and not stored its listing yet"
+    embedded(under_way)
+    assert forget(settings) == (0, 0)
+    vectors = under_way.lake.read(tables.IMAGE_EMBEDDINGS, pl.col("content_hash") == digest["red"])
+    assert vectors["listing_id"].to_list() == ["c"]
+    assert held() == {"red", "blue"}

@@ -202,7 +202,7 @@ class Upkeep(Section):
     retention_hours: int = Field(default=168, ge=0)  # how far back Delta's time travel reaches
     grace_hours: float = Field(default=168.0, ge=0)  # an old version's collection after its last use
     vectors_days: float | None = None  # an old version's vectors in the lake after its last use
-    history_days: float | None = None  # superseded vectors and decisions, and all of deleted listings
+    history_days: float | None = None  # superseded vectors, decisions and pictures, all of deleted listings
     staging_hours: float = Field(default=48.0, ge=0)  # what steps handed on
     records_days: float = Field(default=30.0, ge=0)  # change sets of finished hours, records of their steps
 

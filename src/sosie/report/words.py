@@ -46,6 +46,7 @@ STEPS = {
     "drop_versions": "Drop old embedding versions",
     "clear_staging": "Clear scratch",
     "forget_history": "Forget old history",
+    "forget_pictures": "Forget old pictures",
     "compact_tables": "Compact tables",
     "report": "Write the report",
     "alert": "Send alerts",

@@ -12,15 +12,16 @@ from sosie.settings import Settings
 from sosie.upkeep.consistency import check_stores
 from sosie.upkeep.delta import compact_tables
 from sosie.upkeep.history import forget_history
+from sosie.upkeep.pictures import forget_pictures
 from sosie.upkeep.staging import clear_staging
 from sosie.upkeep.versions import drop_versions
 
 __all__ = [
     "PARTS", "begin", "check_stores", "clear_staging", "compact_tables", "drop_versions", "finish", "forget_history",
-    "upkeep",
+    "forget_pictures", "upkeep",
 ]  # fmt: skip
 
-PARTS = (check_stores, drop_versions, clear_staging, forget_history, compact_tables)
+PARTS = (check_stores, drop_versions, clear_staging, forget_history, forget_pictures, compact_tables)
 """In this order: what the parts before delete, the last one takes off the disk."""
 
 

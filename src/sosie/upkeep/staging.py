@@ -23,7 +23,7 @@ def clear_staging(run: Run, tally: Tally) -> None:
         if not files or posixpath.basename(folder) == run.id:
             continue
         counts["runs"] += 1
-        age = now - max(_modified(fs, file) for file in files)
+        age = now - max(modified(fs, file) for file in files)
         data = [file for file in files if not file.endswith(".json")]
         if age > timedelta(hours=rules.staging_hours) and data:
             counts["data_cleared"] += 1
@@ -35,6 +35,7 @@ def clear_staging(run: Run, tally: Tally) -> None:
     tally.wrote = counts["data_cleared"] + counts["records_cleared"]
 
 
-def _modified(fs: fsspec.AbstractFileSystem, file: str) -> datetime:
+def modified(fs: fsspec.AbstractFileSystem, file: str) -> datetime:
+    """When a file was last written."""
     at: datetime = fs.modified(file)
     return at if at.tzinfo else at.replace(tzinfo=UTC)
