@@ -249,13 +249,18 @@ def test_a_silence_holds_for_what_could_not_be_delivered_before_it(lake: Lake) -
 )
 def test_the_end_of_a_silence(text: str, hours: float) -> None:
     now = datetime(2026, 1, 5, 9, tzinfo=UTC)
-    assert silences.until(text, now) == now + timedelta(hours=hours)
+    found = silences.until(text, now)
+    assert (found, found.tzinfo) == (now + timedelta(hours=hours), UTC)
+
+
+@pytest.mark.parametrize("text", ["soon", "99999999999d", "9999999w", "9999-12-31T23:59-05:00"])
+def test_what_is_no_time_ends_no_silence(text: str) -> None:
+    with pytest.raises(SettingsError, match=f"--until '{text}' is no time"):
+        silences.until(text, datetime(2026, 1, 5, 9, tzinfo=UTC))
 
 
 def test_a_silence_must_end_later_than_now(lake: Lake) -> None:
     now = datetime(2026, 1, 5, 9, tzinfo=UTC)
-    with pytest.raises(SettingsError, match="--until 'soon'"):
-        silences.until("soon", now)
     with pytest.raises(TerminalError, match="has passed"):
         silences.silence(lake, "quarantine", now, who="ann", note=None, now=now)
 

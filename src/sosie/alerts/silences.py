@@ -39,14 +39,13 @@ def active(lake: Lake, now: datetime) -> frozenset[str]:
 
 
 def until(text: str, now: datetime) -> datetime:
-    """A span from now (`30m`, `4h`, `2d`, `1w`) or a time in UTC (`2026-11-22`, `2026-11-22T09:00`).
-
-    Raises `SettingsError`.
+    """A span from now (`30m`, `4h`, `2d`, `1w`) or a time (`2026-11-22`, `2026-11-22T09:00`, in UTC where it names no
+    zone), in UTC. Raises `SettingsError`.
     """
-    if span := _SPAN.fullmatch(text.strip().lower()):
-        return now + timedelta(**{_UNIT[span[2]]: int(span[1])})
     try:
+        if span := _SPAN.fullmatch(text.strip().lower()):
+            return now + timedelta(**{_UNIT[span[2]]: int(span[1])})
         given = datetime.fromisoformat(text)
-    except ValueError:
+        return given.astimezone(UTC) if given.tzinfo else given.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):  # Python's calendar ends with the year 9999
         raise SettingsError(f"--until {text!r} is no time: write 30m, 4h, 2d, 1w, or 2026-11-22T09:00 (UTC).") from None
-    return given if given.tzinfo else given.replace(tzinfo=UTC)
