@@ -357,6 +357,26 @@ def test_an_hour_without_news_says_so() -> None:
     assert "every match and every doubt was known already" in Page(render(ReportData(known))).text
 
 
+@pytest.mark.parametrize(
+    ("read", "match", "events", "said"),
+    [
+        (30, 24, {"shrank": 6, "dissolved": 10}, "20 of 30 listings changed; 24 pairs match and 16 clusters changed"),
+        (30, 24, {}, "20 of 30 listings changed; 24 pairs match, no cluster changed"),
+        (20, 0, {"dissolved": 1}, "20 of 20 listings changed; no pair matches, 1 cluster changed"),
+        (0, 1, {"formed": 1}, "No rows came; 1 pair matches and 1 cluster changed"),
+        (0, 0, {"split": 1}, "No rows came; no pair matches, 1 cluster changed"),
+    ],
+)
+def test_the_headline_tells_of_every_kind_of_event(read: int, match: int, events: dict[str, int], said: str) -> None:
+    counts = {
+        "validate": {"rows_read": read},
+        "detect_changes": {"text": min(read, 20)},
+        "match": {"match": match},
+        "cluster": events,
+    }
+    assert words.headline(Counts({"steps": [{"name": name, "counts": of} for name, of in counts.items()]})) == said
+
+
 def test_counts_in_both_shapes_and_their_sums() -> None:
     of_run, of_table = Counts(manifest()), Counts(as_row(manifest()))
     assert of_run.changed == of_table.changed == 212

@@ -55,8 +55,8 @@ def _aside(value: int, what: str) -> str:
 
 
 def _events(count: Counts) -> str:
-    kinds = ("formed", "grew", "shrank", "merged", "split", "dissolved")
-    return ", ".join(f"{words.number(count(f'cluster.{kind}'))} {kind}" for kind in kinds if count(f"cluster.{kind}"))
+    told = {kind: count(f"cluster.{kind}") for kind in words.KINDS}
+    return ", ".join(f"{words.number(amount)} {kind}" for kind, amount in told.items() if amount)
 
 
 def _steps(manifest: Mapping[str, Any]) -> Table:

@@ -173,20 +173,14 @@ def _key(word: str) -> str:
 
 def headline(count: Counts) -> str:
     """The hour in one sentence, from the manifest's counts."""
-    read, changed = count("validate.rows_read"), count.changed
-    if not read:
+    read, match, review = count("validate.rows_read"), count("match.match"), count("match.review")
+    clusters = count.total("cluster", KINDS)
+    if not (read or match or review or clusters):
         return "No rows came, nothing changed"
-    match, review = count("match.match"), count("match.review")
-    parts = [f"{number(changed)} of {number(read)} listings changed"]
-    if match:
-        moved = [(kind, count(f"cluster.{kind}")) for kind in ("formed", "grew", "merged", "split")]
-        clusters = sum(amount for _, amount in moved)
-        found = f"{number(match)} {'pair matches' if match == 1 else 'pairs match'}"
-        parts.append(
-            f"{found} and {plural(clusters, 'cluster')} changed" if clusters else f"{found}, no cluster changed"
-        )
-    else:
-        parts.append("no pair matches")
+    parts = [f"{number(count.changed)} of {number(read)} listings changed" if read else "No rows came"]
+    found = f"{number(match) if match else 'no'} {'pairs match' if match > 1 else 'pair matches'}"
+    moved = f"{plural(clusters, 'cluster') if clusters else 'no cluster'} changed"
+    parts.append(f"{found}{' and' if match and clusters else ','} {moved}")
     if review:
         parts.append(f"{plural(review, 'pair')} {'needs' if review == 1 else 'need'} a person")
     if refused := count("validate.rows_quarantined"):
