@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import polars as pl
@@ -236,9 +237,15 @@ def test_the_shell_lists_refuses_promotes_and_rolls_back(
     code, told = shell("promote", id_)
     assert (code, "did not pass the gate" in told) == (EXIT_TERMINAL, True)
     code, told = shell("promote", id_, "--despite-gate")
-    assert (code, f"{id_} is live" in told, "no catalogue yet" in told) == (0, True, True)
+    assert (code, f"{id_} is live" in told, "No pair was decided again" in told) == (0, True, True)
     assert "live" in shell("models")[1]
     assert "came with the repository is live" in shell("rollback")[1]
+
+    assert shell("promote", id_, "--despite-gate")[0] == 0
+    listed = {"listing_id": "a", "content_hash": "a", "first_seen_run": "2026-01-05T00", "is_deleted": False}
+    frame = pl.DataFrame([listed | {"updated_at": datetime.now(UTC)}], schema=tables.LISTINGS.schema)
+    Lake(home.lake_uri).upsert(tables.LISTINGS, frame)
+    assert "No pair was decided again" in shell("promote", id_, "--despite-gate")[1], "it is live already"
 
 
 # --- other embeddings, over a real lake and index --------------------------------------------------------------------

@@ -235,6 +235,6 @@ def rollback(who: Annotated[str, typer.Option(help="Who says so.")] = "") -> Non
 def _tell_served(models: str, counts: dict[str, int]) -> None:
     out.print(
         f"{models} is live for whatever starts from now on. "
-        + (f"All pairs were decided again: {listed(counts)}." if counts else "There is no catalogue yet."),
+        + (f"All pairs were decided again: {listed(counts)}." if counts else "No pair was decided again."),
         highlight=False,
     )

@@ -24,8 +24,8 @@ def serve(settings: Settings, target: Target, how: str, who: str) -> Counts:
     """Serve the target's models from now on, and make pairs, clusters and decisions what they are under them.
 
     `settings` are those of the live models; `how` is promote or rollback. Returns what the index holds and how pairs
-    were decided, empty where there is no catalogue yet. Raises `StoreBusy` where another switch or build is at work, or
-    where steps leave no gap for `rebuild.wait_seconds`.
+    were decided, empty where none had to be. Raises `StoreBusy` where another switch or build is at work, or where
+    steps leave no gap for `rebuild.wait_seconds`.
     """
     with exclusive(settings.home / "registry" / "lock", 5, "promoting models"):
         live = registry.live_id(settings)
