@@ -37,3 +37,17 @@ def test_the_environment_overlays_defaults(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_bad_setting_is_named_with_its_variable(values: dict[str, object], said: str) -> None:
     with pytest.raises(SettingsError, match=said):
         load(**values)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("SOSIE_ALERTS__URLS", "json://localhost/x"),
+        ("SOSIE_ALERTS__THRESHOLDS", "quarantine"),
+        ("SOSIE_BLOCKING", "{bad"),
+    ],
+)
+def test_what_is_no_json_is_named_with_its_variable(variable: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(SettingsError, match=rf"\(environment: {variable}\).*JSON"):
+        load()

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, SkipValidation, ValidationError, field_validator, model_validator
+from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
+    EnvSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     YamlConfigSettingsSource,
@@ -207,6 +209,16 @@ class Upkeep(Section):
     records_days: float = Field(default=30.0, ge=0)  # change sets of finished hours, records of their steps
 
 
+class Environment(EnvSettingsSource):
+    """Environment variables. One that should be JSON and isn't stays text, which validation refuses by its name."""
+
+    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
+        try:
+            return super().decode_complex_value(field_name, field, value)
+        except ValueError:
+            return value
+
+
 class Settings(BaseSettings):
     """Everything that can be set. Paths that are left out live under `home`."""
 
@@ -293,7 +305,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, env_settings, YamlConfigSettingsSource(settings_cls)
+        return init_settings, Environment(settings_cls), YamlConfigSettingsSource(settings_cls)
 
 
 def live_models(home: Path) -> Path:
@@ -336,4 +348,6 @@ def load(**overrides: object) -> Settings:
             + (f" (environment: SOSIE_{'__'.join(map(str, fault['loc'])).upper()})" if fault["loc"] else "")
             for fault in error.errors()
         )
-        raise SettingsError(f"Settings can't be used: {faults}. Mend params.yaml or the environment.") from None
+        raise SettingsError(
+            f"Settings can't be used: {faults}. Mend params.yaml or the environment, where lists and mappings are JSON."
+        ) from None
