@@ -31,6 +31,12 @@ def test_the_environment_overlays_defaults(monkeypatch: pytest.MonkeyPatch) -> N
         ({"validation": {"max_bat_share": 0.1}}, "SOSIE_VALIDATION__MAX_BAT_SHARE"),
         ({"home": "/tmp/a [b]"}, r"has '\[' in it, which Delta tables can't lie below"),
         ({"lake_uri": "/tmp/a%20b"}, "has '%20' in it"),
+        ({"blocking": {"text_neighbours": -1}}, "SOSIE_BLOCKING__TEXT_NEIGHBOURS"),
+        ({"blocking": {"min_text_similarity": 7}}, "SOSIE_BLOCKING__MIN_TEXT_SIMILARITY"),
+        ({"embedding": {"batch_size": 0}}, "SOSIE_EMBEDDING__BATCH_SIZE"),
+        ({"embedding": {"shard_size": 0}}, "SOSIE_EMBEDDING__SHARD_SIZE"),
+        ({"embedding": {"threads": -1}}, "SOSIE_EMBEDDING__THREADS"),
+        ({"clusters": {"max_size": 0}}, "SOSIE_CLUSTERS__MAX_SIZE"),
         ({"decider": {"match_at": 0.2, "review_at": 0.5}}, "lower the first or raise the second"),
     ],
 )
@@ -50,4 +56,13 @@ def test_a_bad_setting_is_named_with_its_variable(values: dict[str, object], sai
 def test_what_is_no_json_is_named_with_its_variable(variable: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(variable, value)
     with pytest.raises(SettingsError, match=rf"\(environment: {variable}\).*JSON"):
+        load()
+
+
+@pytest.mark.parametrize("variable", ["SOSIE_BLOKING__TEXT_NEIGHBOURS", "SOSIE_HOME__LAKE"])
+def test_a_section_that_there_is_not_is_named(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOSIE_SCHEDULE", "@hourly")  # not a setting, and not ours to refuse
+    load()
+    monkeypatch.setenv(variable, "1")
+    with pytest.raises(SettingsError, match=rf"\(environment: {variable}\)"):
         load()

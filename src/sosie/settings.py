@@ -9,7 +9,19 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, SkipValidation, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    SkipValidation,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
@@ -41,17 +53,17 @@ class Validation(Section):
     """When a row, a picture or a whole batch is refused."""
 
     max_bad_share: Share = 0.2
-    min_rows_for_share: int = 20
-    max_title_length: int = 500
-    max_listing_id_bytes: int = 512  # what the index's key holds
+    min_rows_for_share: NonNegativeInt = 20
+    max_title_length: PositiveInt = 500
+    max_listing_id_bytes: int = Field(512, gt=0, le=512)  # what the index's key holds
     allow_extra_columns: bool = False
-    max_clock_skew_minutes: int = 10
+    max_clock_skew_minutes: NonNegativeInt = 10
     min_rows_of_median: Share = 0.1
-    max_rows_of_median: float = 10.0
-    median_over_runs: int = 24
-    max_picture_pixels: int = 40_000_000
-    max_picture_bytes: int = 20 * 2**20
-    picture_timeout_seconds: float = 20.0
+    max_rows_of_median: float = Field(10.0, ge=1)
+    median_over_runs: PositiveInt = 24
+    max_picture_pixels: PositiveInt = 40_000_000
+    max_picture_bytes: PositiveInt = 20 * 2**20
+    picture_timeout_seconds: PositiveFloat = 20.0
     categories: tuple[str, ...] | None = None
 
 
@@ -63,30 +75,30 @@ class Embedding(Section):
 
     text: str = "text"
     image: str = "image"
-    batch_size: int = 32
-    threads: int = 0
+    batch_size: PositiveInt = 32
+    threads: NonNegativeInt = 0
     device: Literal["cpu", "cuda"] = "cpu"
-    shard_size: int = 20_000
-    max_shards: int = 16
+    shard_size: PositiveInt = 20_000
+    max_shards: PositiveInt = 16
 
 
 class Blocking(Section):
     """Which pairs are worth a decision."""
 
-    text_neighbours: int = 40
-    image_neighbours: int = 20
+    text_neighbours: NonNegativeInt = 40
+    image_neighbours: NonNegativeInt = 20
     # Joined in process over all live titles; 0 leaves it out, where a catalogue is too large for that.
-    lexical_neighbours: int = 30
+    lexical_neighbours: NonNegativeInt = 30
     # Joined in process over all perceptual hashes; 0 leaves it out.
-    phash_neighbours: int = 10
-    min_text_similarity: float = 0.35
-    min_image_similarity: float = 0.60
-    min_lexical_similarity: float = 0.20
-    min_phash_similarity: float = 0.89  # up to seven of 64 bits differ
-    exact_key_limit: int = 50
-    candidates_per_listing: int = 120
+    phash_neighbours: NonNegativeInt = 10
+    min_text_similarity: Share = 0.35
+    min_image_similarity: Share = 0.60
+    min_lexical_similarity: Share = 0.20
+    min_phash_similarity: Share = 0.89  # up to seven of 64 bits differ
+    exact_key_limit: NonNegativeInt = 50
+    candidates_per_listing: PositiveInt = 120
     # How many of a moved listing's nearest are asked whether it is now among *their* nearest.
-    reverse_neighbours: int = 400
+    reverse_neighbours: NonNegativeInt = 400
     # So many more than the neighbours asked for, as a share of them, wait to move up where one of them leaves.
     spare_neighbours: Share = 0.25
     # A batch of more than this share of the catalogue is joined in process instead of asking the index. `None` is 0.05
@@ -117,7 +129,7 @@ class Decider(Section):
 
 
 class Clusters(Section):
-    max_size: int = 200
+    max_size: int = Field(200, ge=2)
     # Two groups of listings join only if the mean probability over all pairs between them reaches this. Rows do best
     # between 0.25 and 0.35, of which the higher end joins less in error: `min_mean_link_curve` in the decider's card.
     min_mean_link: Share = 0.3
@@ -137,31 +149,31 @@ class Alerts(Section):
     thresholds: dict[str, float] = {}
     base_url: str = ""
     docs_url: str = ""
-    tries_at_once: int = Field(3, ge=1)
-    pause_seconds: float = Field(2.0, ge=0)
-    max_attempts: int = Field(12, ge=1)
+    tries_at_once: PositiveInt = 3
+    pause_seconds: NonNegativeFloat = 2.0
+    max_attempts: PositiveInt = 12
 
 
 class Metrics(Section):
     """Prometheus. Airflow serves `/sosie/metrics` to who sends `token` as a bearer token, and to nobody without one."""
 
     token: str | None = None
-    cache_seconds: float = Field(60.0, ge=0)
+    cache_seconds: NonNegativeFloat = 60.0
 
 
 class Report(Section):
-    example_pairs: int = 40
+    example_pairs: NonNegativeInt = 40
 
 
 class Ray(Section):
     """How a rebuild spreads over a Ray cluster. `address` None starts one on this machine, for as long as it takes."""
 
     address: str | None = None
-    partitions: int = Field(default=64, gt=0)  # what is embedded is parted by content; one that is done stays done
-    workers: int = Field(default=2, gt=0)
-    cpus_per_worker: float = Field(default=1.0, ge=0)
-    gpus_per_worker: float = Field(default=0.0, ge=0)  # above 0 together with embedding.device cuda
-    commit_listings: int = Field(default=1_000_000, gt=0)  # vectors that go to the lake in one commit
+    partitions: PositiveInt = 64  # what is embedded is parted by content; one that is done stays done
+    workers: PositiveInt = 2
+    cpus_per_worker: NonNegativeFloat = 1.0
+    gpus_per_worker: NonNegativeFloat = 0.0  # above 0 together with embedding.device cuda
+    commit_listings: PositiveInt = 1_000_000  # vectors that go to the lake in one commit
 
 
 class Rebuild(Section):
@@ -169,19 +181,19 @@ class Rebuild(Section):
 
     engine: Engine = "local"  # where contents are embedded
     ray: Ray = Ray()
-    chunk: int = Field(default=5_000, gt=0)  # listings between two marks of progress
-    follow_hours: float = 24.0  # how long hours go on writing the version that was live before
-    wait_seconds: float = 3_600.0  # how long a step waits for a switch to end, and a switch for steps
-    compare_listings: int = Field(default=1_000, gt=0)
-    compare_pairs: int = Field(default=10_000, gt=0)
-    compare_neighbours: int = Field(default=10, gt=0)
+    chunk: PositiveInt = 5_000  # listings between two marks of progress
+    follow_hours: NonNegativeFloat = 24.0  # how long hours go on writing the version that was live before
+    wait_seconds: NonNegativeFloat = 3_600.0  # how long a step waits for a switch to end, and a switch for steps
+    compare_listings: PositiveInt = 1_000
+    compare_pairs: PositiveInt = 10_000
+    compare_neighbours: PositiveInt = 10
 
 
 class Gate(Section):
     """When trained models may take the place of the live ones: no dataset worse by more than so many standard errors
     of its F1."""
 
-    errors: float = Field(1.0, ge=0)
+    errors: NonNegativeFloat = 1.0
 
 
 class Review(Section):
@@ -201,12 +213,12 @@ class Review(Section):
 class Upkeep(Section):
     """What `dedup_upkeep` keeps, and for how long. `None` is forever."""
 
-    retention_hours: int = Field(default=168, ge=0)  # how far back Delta's time travel reaches
-    grace_hours: float = Field(default=168.0, ge=0)  # an old version's collection after its last use
-    vectors_days: float | None = None  # an old version's vectors in the lake after its last use
-    history_days: float | None = None  # superseded vectors, decisions and pictures, all of deleted listings
-    staging_hours: float = Field(default=48.0, ge=0)  # what steps handed on
-    records_days: float = Field(default=30.0, ge=0)  # change sets of finished hours, records of their steps
+    retention_hours: NonNegativeInt = 168  # how far back Delta's time travel reaches
+    grace_hours: NonNegativeFloat = 168.0  # an old version's collection after its last use
+    vectors_days: NonNegativeFloat | None = None  # an old version's vectors in the lake after its last use
+    history_days: NonNegativeFloat | None = None  # superseded vectors, decisions and pictures, all of deleted listings
+    staging_hours: NonNegativeFloat = 48.0  # what steps handed on
+    records_days: NonNegativeFloat = 30.0  # change sets of finished hours, records of their steps
 
 
 class Environment(EnvSettingsSource):
@@ -217,6 +229,13 @@ class Environment(EnvSettingsSource):
             return super().decode_complex_value(field_name, field, value)
         except ValueError:
             return value
+
+    def __call__(self) -> dict[str, Any]:
+        """Also what is set in a section that there is not, so that it is refused and not ignored."""
+        fields = self.settings_cls.model_fields.items()
+        known = tuple(f"sosie_{name}__" for name, field in fields if isinstance(field.default, Section))
+        stray = (name for name in self.env_vars if re.match("sosie_.*__", name) and not name.startswith(known))
+        return super().__call__() | {name.removeprefix("sosie_"): "" for name in stray}
 
 
 class Settings(BaseSettings):
@@ -239,10 +258,10 @@ class Settings(BaseSettings):
     models: Path = Path()
     feature_repo: Path = PROJECT / "feature_repo"
     repository: Path = PROJECT  # the checkout that training runs `dvc` in
-    run_lock_seconds: float = 600.0  # how long a run waits for another one of the same home
+    run_lock_seconds: NonNegativeFloat = 600.0  # how long a run waits for another one of the same home
     milvus_uri: str | None = None
     milvus_token: str | None = None
-    milvus_timeout_seconds: float = 30.0
+    milvus_timeout_seconds: PositiveFloat = 30.0
     # How collections are indexed (`index/profiles.py`); `None` goes by their size.
     milvus_profile: Literal["exact", "compressed", "large", "graph"] | None = None
 
