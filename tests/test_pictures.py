@@ -100,6 +100,14 @@ def test_other_schemes_are_refused(uri: str, tmp_path: Path) -> None:
     assert "ftp" not in SCHEMES
 
 
+@pytest.mark.parametrize(
+    "uri", ["memory://a.jpg::memory://b.jpg", "s3://bucket/a.jpg?::file:///etc/hostname", "a.jpg::memory"]
+)
+def test_a_chain_of_stores_is_refused(uri: str) -> None:
+    with pytest.raises(PictureFault, match="chains stores"):
+        fetch(uri, "memory://pictures", RULES)
+
+
 def test_no_file_a_folder_and_a_pipe_are_missing(tmp_path: Path) -> None:
     import os
 
@@ -197,6 +205,13 @@ def test_http(shop: Shop, tmp_path: Path) -> None:
     assert fetch("b.jpg", shop.url, RULES) == shop.picture
     assert fetch(f"{shop.url}/moved.jpg", "", RULES) == shop.picture
     assert fetch(f"HTTP{shop.url[4:]}/c.jpg", "", RULES) == shop.picture
+    assert fetch(f"{shop.url}/d::e.jpg", "", RULES) == shop.picture
+    assert fetch("d::e.jpg", shop.url, RULES) == shop.picture
+
+
+def test_an_address_of_ipv6(tmp_path: Path) -> None:
+    with pytest.raises(PictureFault, match=r"^http://\[::1\]:9/x\.jpg can't be read: ClientConnectorError"):
+        fetch("http://[::1]:9/x.jpg", str(tmp_path), RULES)
 
 
 def test_a_busy_server_is_asked_once_more(shop: Shop) -> None:

@@ -18,7 +18,7 @@ from sosie.errors import TerminalError
 from sosie.settings import Validation
 
 SCHEMES = frozenset({"file", "http", "https", "s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "memory"})
-"""Where a picture may come from; every other fsspec protocol, and a chain of them, is refused."""
+"""Where a picture may come from; every other fsspec protocol is refused."""
 
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.\-]*)://")
 _CHUNK = 256 * 1024
@@ -39,7 +39,7 @@ def locate(uri: str, root: str) -> str:
     Raises `PictureFault` where a relative one climbs out of `root`, or the scheme is none of `SCHEMES`.
     """
     if scheme := _SCHEME.match(uri):
-        if scheme[1].lower() not in SCHEMES or "::" in uri.split("?")[0]:
+        if scheme[1].lower() not in SCHEMES:
             raise PictureFault(
                 "picture_unreachable", f"Scheme {scheme[1]!r} is not supported; it may be {', '.join(sorted(SCHEMES))}."
             )
@@ -101,6 +101,8 @@ def _read(address: str, limit: int) -> bytes:
         if path.stat().st_size > limit:
             raise _too_large(address, limit)
         return path.read_bytes()
+    if "::" in address:  # which fsspec reads as a chain, each store within the next
+        raise PictureFault("picture_unreachable", f"{address} chains stores by '::'; name the picture without it.")
     filesystem, key = fsspec.core.url_to_fs(address)
     details = filesystem.info(key)
     if details["type"] == "directory":
