@@ -335,6 +335,41 @@ def test_the_shell_looks_up_and_saves(
     settings.settings.cache_clear()
 
 
+def test_the_shell_takes_entities_in_any_type_and_names_what_it_can_not_take(
+    lake_settings: settings.Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from typer.testing import CliRunner
+
+    from sosie.cli import EXIT_TERMINAL, app
+
+    monkeypatch.setenv("SOSIE_HOME", str(lake_settings.home))
+    monkeypatch.setenv("SOSIE_MODELS", str(lake_settings.models))
+    monkeypatch.setenv("COLUMNS", "200")
+    settings.settings.cache_clear()
+    Lake(lake_settings.lake_uri).append(DECISIONS, written(decisions(["17"], NOON, "c1"), NOON))
+    asked, found = tmp_path / "asked.parquet", tmp_path / "found.parquet"
+
+    def sosie(entities: Path, to: Path = found) -> tuple[int, str]:
+        told = CliRunner().invoke(app, ["features", "history", str(entities), str(to)])
+        return told.exit_code, told.output
+
+    pl.DataFrame({"listing_id": [17], "event_timestamp": ["2026-03-01T13:00:00Z"]}).write_parquet(asked)
+    assert sosie(asked) == (0, f"1 rows in {found}.\n")
+    assert pl.read_parquet(found)["cluster_id"].to_list() == ["c1"]
+
+    code, said = sosie(asked, tmp_path / "nowhere" / "found.parquet")
+    assert (code, "nowhere is no folder" in said) == (EXIT_TERMINAL, True)
+
+    pl.DataFrame({"listing_id": ["17"], "event_timestamp": [1_772_370_000]}).write_parquet(asked)
+    assert sosie(asked) == (EXIT_TERMINAL, "SchemaMismatch: Entities have Int64 as event_timestamp; make it a time.\n")
+
+    (tmp_path / "asked.csv").write_text("listing_id,event_timestamp\n17,2026-03-01T13:00:00Z\n17,yesterday\n")
+    code, said = sosie(tmp_path / "asked.csv")
+    assert (code, said.count("\n"), '"yesterday"' in said) == (EXIT_TERMINAL, 1, True)
+    assert said.endswith("the latter as 2026-01-05T09:00:00Z.\n")
+    settings.settings.cache_clear()
+
+
 def test_type_checks_are_left_out_while_feast_is_imported_and_not_after() -> None:
     import typeguard
 

@@ -52,7 +52,7 @@ def lookup(listing_ids: Annotated[list[str], typer.Argument(help="Listing ids.")
 @features.command()
 def history(
     entities: Entities,
-    to: Annotated[Path, typer.Argument(help="Parquet to write.")],
+    to: Annotated[Path, typer.Argument(help="Parquet to write.", dir_okay=False)],
     service: Service = "duplicate_lookup",
     corrected: Corrected = False,
 ) -> None:
@@ -61,6 +61,8 @@ def history(
     from sosie.settings import settings
 
     with errors():
+        if not to.parent.is_dir():
+            raise typer.BadParameter(f"{to.parent} is no folder.", param_hint="TO")
         store.apply(settings())
         rows = store.history(settings(), _read(entities), service, as_known_then=not corrected)
         rows.write_parquet(to)
@@ -92,11 +94,15 @@ def _read(entities: Path) -> "pl.DataFrame":
 
     try:
         if entities.suffix == ".parquet":
-            return pl.read_parquet(entities)
-        rows = pl.read_csv(entities, schema_overrides={"listing_id": pl.String, "event_timestamp": pl.String})
-        return rows.with_columns(pl.col("event_timestamp").str.to_datetime(time_zone="UTC"))
+            rows = pl.read_parquet(entities)
+        else:
+            rows = pl.read_csv(entities, schema_overrides={"listing_id": pl.String, "event_timestamp": pl.String})
+        if rows.schema.get("event_timestamp") == pl.String:
+            rows = rows.with_columns(pl.col("event_timestamp").str.to_datetime(time_zone="UTC"))
+        return rows
     except (OSError, pl.exceptions.PolarsError) as error:
+        reason = str(error).partition("\n")[0]  # Polars goes on with advice for who wrote the call
         raise DatasetError(
-            f"{entities} can't be read ({error}); it needs the columns listing_id and event_timestamp, "
+            f"{entities} can't be read ({reason}); it needs the columns listing_id and event_timestamp, "
             "the latter as 2026-01-05T09:00:00Z."
         ) from None

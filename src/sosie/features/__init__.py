@@ -292,12 +292,14 @@ def history(settings: Settings, entities: pl.DataFrame, service: str, *, as_know
     `entities` has listing_id, event_timestamp (UTC) and whatever else it is to keep; rows and their order stay. A row
     gets the newest value with an event time not after its own, and nulls where there was none. With `as_known_then`,
     values that were *written* later are left out too (backfills, late data). Raises `SettingsError` for an unknown
-    service, `SchemaMismatch` for entities without those columns.
+    service, `SchemaMismatch` for entities without those columns, or with times of another type.
     """
     from feast.errors import FeatureServiceNotFoundException
 
     if missing := {"listing_id", "event_timestamp"} - set(entities.columns):
         raise SchemaMismatch(f"Entities lack {', '.join(sorted(missing))}; they need listing_id and event_timestamp.")
+    if (dtype := entities.schema["event_timestamp"]) not in (pl.Datetime, pl.Date):
+        raise SchemaMismatch(f"Entities have {dtype} as event_timestamp; make it a time.")
     if entities.is_empty():
         raise SchemaMismatch("There are no entities to look up; give at least one row.")
     feast = store(settings)
@@ -309,7 +311,8 @@ def history(settings: Settings, entities: pl.DataFrame, service: str, *, as_know
     offered = {one.name for view in wanted.feature_view_projections for one in view.features}
     if taken := offered & set(entities.columns):
         raise SchemaMismatch(f"Entities have columns that {service} fills: {', '.join(sorted(taken))}; rename them.")
-    asked = entities.with_columns(pl.col("event_timestamp").cast(DECISIONS.columns["event_timestamp"]))
+    keys = {name: DECISIONS.columns[name] for name in ("listing_id", "event_timestamp")}
+    asked = entities.with_columns(pl.col(name).cast(dtype) for name, dtype in keys.items())
     answer = feast.get_historical_features(
         entity_df=asked.with_row_index("row_of_entity").to_pandas(),
         features=wanted,
