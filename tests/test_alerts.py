@@ -1,5 +1,6 @@
 """Alerts through the real Apprise to a real web server: once each, retried, and with no secret left in the lake."""
 
+import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -283,9 +284,13 @@ def test_the_shell_lists_dead_letters_sends_them_again_and_silences(
         assert again.exit_code == 0, again.output
         assert "1 taken up again; 1 sent" in again.output
         assert hook.received[0]["title"] == alert.title
+        for wrong in (["--key", alert.key], ["--resend", "--key", "nope"]):
+            assert shell.invoke(app, ["alerts", *wrong]).exit_code == 2
         assert "Every alert was delivered" in shell.invoke(app, ["alerts"]).output
         assert "sent" in shell.invoke(app, ["alerts", "--all"]).output
     assert "review_queue" in shell.invoke(app, ["alerts", "--rules"]).output
+    rules = map(json.loads, shell.invoke(app, ["alerts", "--rules", "--json"]).output.splitlines())
+    assert ("review_queue", "warning") in {(rule["rule"], rule["severity"]) for rule in rules}
     assert shell.invoke(app, ["silence", "review_queue", "--until", "4h", "--note", "holiday"]).exit_code == 0
     assert silences.active(lake, datetime.now(UTC)) == {"review_queue"}
     assert "holiday" in shell.invoke(app, ["silence"]).output

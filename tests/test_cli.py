@@ -42,6 +42,12 @@ def test_simulate_then_evaluate_as_json(tmp_path: Path) -> None:
     assert 0 < scores["metrics"]["all"]["row"]["f1"] <= 1
 
 
+def test_a_market_is_written_to_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    told = runner.invoke(app, ["simulate", str(tmp_path / "file")], env={"COLUMNS": "300"})
+    assert (told.exit_code, "is a file" in told.output) == (EXIT_TERMINAL, True)
+
+
 @pytest.mark.parametrize("hour", ["yesterday", "2026-01-05", "2026-01-05T9"])
 def test_a_run_is_named_by_its_hour(tmp_path: Path, hour: str) -> None:
     told = runner.invoke(app, ["run", "--landing", str(tmp_path), "--hour", hour])

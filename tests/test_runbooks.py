@@ -45,6 +45,13 @@ def test_every_query_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     for page, line in queries:
         told = CliRunner().invoke(app, shlex.split(line, comments=True)[1:])
         assert told.exit_code == 0, (page, line, told.output)
-    wrong = CliRunner().invoke(app, ["sql", "select nothing from nowhere"])
-    assert wrong.exit_code == 2
+    for wrong, why in (
+        ("select nothing from nowhere", "nowhere"),
+        ("select nothing from runs", 'unable to find column "nothing"'),
+        ("delete from runs", "delete is no query"),
+        ("  DROP TABLE runs", "drop is no query"),
+        ("insert into runs values (1)", "insert is no query"),
+    ):
+        told = CliRunner().invoke(app, ["sql", wrong])
+        assert (told.exit_code, told.output.count("\n"), why in told.output) == (2, 1, True), told.output
     config.settings.cache_clear()

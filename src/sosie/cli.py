@@ -100,7 +100,9 @@ def run(
 
 @app.command()
 def simulate(
-    folder: Annotated[Path, typer.Argument(help="Where to write: landing/, truth.parquet, simulation.json.")],
+    folder: Annotated[
+        Path, typer.Argument(help="Where to write: landing/, truth.parquet, simulation.json.", file_okay=False)
+    ],
     products: Products = None,
     images: Images = None,
     listings: Annotated[int, typer.Option(help="Listings in the first hour.")] = 2_000,

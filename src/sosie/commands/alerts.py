@@ -1,6 +1,7 @@
 """`sosie alerts` and `sosie silence`."""
 
 import getpass
+import json
 import sys
 from datetime import UTC, datetime
 from typing import Annotated
@@ -24,6 +25,7 @@ def alerts(
 ) -> None:
     """List alerts that could not be delivered, and send them again."""
     from sosie.alerts import outbox
+    from sosie.errors import SettingsError
     from sosie.lake import Lake
     from sosie.settings import settings
 
@@ -31,9 +33,13 @@ def alerts(
         current = settings()
         lake = Lake(current.lake_uri)
         if rules:
-            _list_rules()
+            _list_rules(as_json)
             return
+        if key and not resend:
+            raise SettingsError("--key says which alert --resend is about; add --resend.")
         if resend:
+            if key and key not in outbox.listed(lake, WAITING)["key"]:
+                raise SettingsError(f"No alert {key!r} waits; `sosie alerts --json` names those that do.")
             revived = outbox.revive(lake, key)
             counts = outbox.deliver(lake, [], settings=current.alerts, run_id="resend")
             out.print(
@@ -94,12 +100,17 @@ def silence(
         out.print(f"{rule} is quiet until {moment:%Y-%m-%d %H:%M} UTC.", highlight=False)
 
 
-def _list_rules() -> None:
+def _list_rules(as_json: bool) -> None:
     from sosie.alerts.rules import load
     from sosie.settings import settings
 
+    held = load(settings())
+    if as_json:
+        for name, rule in held.items():
+            sys.stdout.write(json.dumps({"rule": name, **rule.model_dump()}) + "\n")
+        return
     table = Table("rule", "severity", "owner", "above", "fewest", title="Alert rules")
-    for name, rule in load(settings()).items():
+    for name, rule in held.items():
         above = "" if rule.threshold is None else f"{rule.threshold:g}"
         table.add_row(name, rule.severity, rule.owner, above, str(rule.fewest or ""))
     out.print(table)

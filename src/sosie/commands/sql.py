@@ -1,5 +1,6 @@
 """`sosie sql`: a question to the lake, for whoever follows a runbook."""
 
+import re
 import sys
 from typing import Annotated
 
@@ -8,6 +9,7 @@ import typer
 from sosie.commands.console import errors
 
 SHOWN = 50
+_CHANGE = re.compile(r"\s*(alter|create|delete|drop|insert|truncate|update)\b", re.IGNORECASE)
 
 
 def sql(
@@ -23,13 +25,16 @@ def sql(
     from sosie.settings import settings
 
     with errors():
+        if change := _CHANGE.match(query):  # Polars would do some of them, to its own view of a table
+            raise SettingsError(f"{change[1].lower()} is no query, and nothing was changed; ask by select.")
         lake = Lake(settings().lake_uri)
         with pl.SQLContext({table.name: lake.scan(table) for table in tables.ALL}) as context:
             try:
                 rows = context.execute(query).collect()
             except pl.exceptions.PolarsError as error:
                 known = ", ".join(table.name for table in tables.ALL)
-                raise SettingsError(f"The query can't be run ({error}). Tables are {known}.") from None
+                reason = str(error).partition("\n")[0]  # the plan follows
+                raise SettingsError(f"The query can't be run ({reason}). Tables are {known}.") from None
         if as_json:
             sys.stdout.write(rows.write_ndjson())
             return
