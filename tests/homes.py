@@ -10,6 +10,13 @@ from filelock import FileLock
 
 from sosie import pipeline
 
+AS_A_USER = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+"""Begins a command that heeds permissions, which root's would not."""
+
+heeds_permissions = pytest.mark.skipif(
+    bool(AS_A_USER) and shutil.which("setpriv") is None, reason="root, with no `setpriv` to give up its rights"
+)
+
 
 def up_to_clusters(run: pipeline.Run) -> None:
     """An hour but for the storefront and alerts: what a later hour builds on, and the manifest, by which it knows it.

@@ -4,6 +4,8 @@ import gzip
 import json
 import re
 import shutil
+import subprocess
+import sys
 import time
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -11,6 +13,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from homes import AS_A_USER, heeds_permissions
 from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
@@ -120,6 +123,17 @@ class TestFiles:
     def test_no_landing_folder(self, tmp_path: Path) -> None:
         with pytest.raises(SettingsError, match=r"no landing folder .* point SOSIE_LANDING at the right one"):
             landing.files(tmp_path / "nowhere", HOUR, {})
+
+    @heeds_permissions
+    @pytest.mark.parametrize("shut", [HOUR, f"{HOUR}/feed.parquet"])
+    def test_what_can_not_be_read_is_told_and_never_passed_over(self, folder: Path, shut: str) -> None:
+        put(folder, GOOD, f"{HOUR}/feed.parquet")
+        (folder / shut).chmod(0)
+        code = f"import pathlib, sosie.landing; sosie.landing.files(pathlib.Path({str(folder)!r}), {HOUR!r}, {{}})"
+        told = subprocess.run([*AS_A_USER, sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        last = told.stderr.splitlines()[-1]
+        assert last.startswith(f"sosie.errors.StoreBusy: The landing folder {folder} can't be read in full"), told
+        assert f"Permission denied: '{folder / shut}'" in last
 
     def test_a_file_that_changes_or_goes_after_it_was_found(self, folder: Path) -> None:
         file = put(folder, "listing_id,title,updated_at\na,b,2026-01-01\n")

@@ -65,7 +65,7 @@ def files(landing: Path, run_id: str, done: Mapping[str, str]) -> list[LandingFi
 
     `done`: `key(path, sha256)` → the run that took the file. Below `landing`, everything in a `pictures` folder, and
     every name that begins with `.` or `_` (as writers mark what is unfinished), is passed over. Raises `SettingsError`
-    where there is no such folder.
+    where there is no such folder, and `StoreBusy` where something in it can't be read.
     """
     if not landing.is_dir():
         raise SettingsError(
@@ -73,21 +73,27 @@ def files(landing: Path, run_id: str, done: Mapping[str, str]) -> list[LandingFi
         )
     root = landing.resolve()
     found = []
-    for path in _walk(root):
-        relative = path.relative_to(root).as_posix()
-        hour = hour_of(relative)
-        if hour is not None and hour > run_id:
-            continue
-        with path.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        file = LandingFile(relative, digest, path.stat().st_size, hour)
-        if done.get(file.key, run_id) == run_id:
-            found.append(file)
+    try:
+        for path in _walk(root):
+            relative = path.relative_to(root).as_posix()
+            hour = hour_of(relative)
+            if hour is not None and hour > run_id:
+                continue
+            with path.open("rb") as stream:
+                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            file = LandingFile(relative, digest, path.stat().st_size, hour)
+            if done.get(file.key, run_id) == run_id:
+                found.append(file)
+    except OSError as error:
+        raise StoreBusy(
+            f"The landing folder {landing} can't be read in full ({error}). "
+            "Let this user read what is in it, then run the hour again."
+        ) from error
     return sorted(found, key=lambda file: (file.hour or "", file.path))
 
 
 def _walk(root: Path) -> Iterator[Path]:
-    for folder, inner, names in os.walk(root):  # does not follow links to folders
+    for folder, inner, names in os.walk(root, onerror=_raise):  # does not follow links to folders
         inner[:] = [name for name in inner if name != PICTURES and not name.startswith((".", "_"))]
         for name in names:
             path = Path(folder) / name
@@ -108,6 +114,10 @@ def _walk(root: Path) -> Iterator[Path]:
                     target=str(path.resolve()),
                     why="links to folders are not followed",
                 )
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def read(landing: Path, file: LandingFile, *, allow_extra_columns: bool = False) -> pl.DataFrame:
