@@ -3,15 +3,27 @@
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import polars as pl
 import pytest
 from typer.testing import CliRunner
 
+from sosie import landing, settings, tables
 from sosie.cli import EXIT_TERMINAL, app
+from sosie.lake import Lake
 
 runner = CliRunner()
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.setenv("SOSIE_HOME", str(tmp_path / "home"))
+    settings.settings.cache_clear()
+    yield tmp_path / "home"
+    settings.settings.cache_clear()
 
 
 def test_help_names_every_command_and_imports_nothing_heavy() -> None:
@@ -55,14 +67,36 @@ def test_a_run_is_named_by_its_hour(tmp_path: Path, hour: str) -> None:
     assert "2026-01-05T09" in told.output
 
 
-def test_judging_an_unknown_listing_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sosie import settings
-
-    monkeypatch.setenv("SOSIE_HOME", str(tmp_path))
-    settings.settings.cache_clear()
-    try:
-        told = runner.invoke(app, ["judge", "a", "b", "same"])
-    finally:
-        settings.settings.cache_clear()
+def test_judging_an_unknown_listing_says_so(home: Path) -> None:
+    told = runner.invoke(app, ["judge", "a", "b", "same"])
     assert told.exit_code == EXIT_TERMINAL
     assert "No listing 'a' and no listing 'b'" in told.output.replace("\n", " ")
+
+
+def test_a_replay_lands_where_it_is_told_to_and_says_how_to_go_on(home: Path, tmp_path: Path) -> None:
+    hour, rule, feed = "2026-01-05T09", "title_present", tmp_path / "feed"
+    row = dict.fromkeys(tables.QUARANTINE.columns) | {
+        "run_id": hour,
+        "source_file": f"{hour}/feed.csv",
+        "row_number": 0,
+        "rule": rule,
+        "row": '{"listing_id": "a", "updated_at": "2026-01-05"}',
+    }
+    Lake(settings.settings().lake_uri).upsert(tables.QUARANTINE, pl.DataFrame([row], schema=tables.QUARANTINE.schema))
+    asked = ["replay", "--hour", hour, "--rule", rule]
+
+    astray = runner.invoke(app, asked)
+    assert astray.exit_code == EXIT_TERMINAL
+    assert f"There is no landing folder {home / 'landing'}" in astray.output
+    assert "--landing" in astray.output
+
+    feed.mkdir()
+    told = runner.invoke(app, [*asked, "--landing", str(feed)])
+    assert told.exit_code == 0, told.output
+    now = f"{datetime.now(UTC):%Y-%m-%dT%H}"
+    assert told.output.endswith(f"sosie run --landing {feed} --hour {now}\n")
+    (landed,) = landing.files(feed, now, {})
+    assert str(feed / landed.path) in told.output
+    again = runner.invoke(app, [*asked, "--landing", str(feed)])
+    assert again.exit_code == EXIT_TERMINAL
+    assert f"{feed / landed.path} holds these rows already" in again.output

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import polars as pl
 
-from sosie.errors import TerminalError
+from sosie.errors import SettingsError, TerminalError
 from sosie.lake import Lake, Written
 from sosie.settings import Settings
 from sosie.tables import FEED, FEED_REQUIRED, QUARANTINE, RUNS
@@ -45,11 +45,17 @@ def replays(settings: Settings, run_id: str, rule: str) -> list[Replay]:
 def replay(settings: Settings, run_id: str, rule: str) -> tuple[Replay, int]:
     """Land the rows that broke `rule` in the hour `run_id` again; returns the file and how many rows it has.
 
-    Raises `TerminalError` where there are none, or where they were landed and no run has taken them yet.
+    Raises `TerminalError` where there are none, or where they were landed and no run has taken them yet, and
+    `SettingsError` where there is no landing folder.
     """
+    if not settings.landing.is_dir():
+        raise SettingsError(
+            f"There is no landing folder {settings.landing}; name the one that runs take files from "
+            "(--landing, or SOSIE_LANDING)."
+        )
     done = replays(settings, run_id, rule)
     if done and done[-1].waiting:
-        raise TerminalError(f"{done[-1].file} holds these rows already and waits for the next run.")
+        raise TerminalError(f"{settings.landing / done[-1].file} holds these rows already and waits for the next run.")
     rows = Lake(settings.lake_uri).read(QUARANTINE, pl.col("run_id") == run_id, pl.col("rule") == rule)
     rows = rows.unique(["source_file", "row_number"]).sort("source_file", "row_number")
     if rows.is_empty():
