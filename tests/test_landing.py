@@ -277,6 +277,24 @@ class TestRows:
         text = "\ufeff" + "\r\n".join(mark.join(row) for row in table)
         assert read_csv(folder, text).select("listing_id", "title").rows() == [("a", 'x, "y"')]
 
+    @pytest.mark.parametrize("name", ["FEED.PARQUET", "FEED.CSV", "FEED.CSV.GZ"])
+    def test_a_name_in_capitals_is_read_like_any_other(self, folder: Path, name: str) -> None:
+        text = b"listing_id,title,updated_at\na,Blue mug,2026-01-01\nb,Red mug,2026-01-01\n"
+        content = {"FEED.PARQUET": GOOD, "FEED.CSV": text, "FEED.CSV.GZ": gzip.compress(text)}[name]
+        assert landing.read(folder, put(folder, content, f"{HOUR}/{name}"))["title"].to_list() == [
+            "Blue mug",
+            "Red mug",
+        ]
+
+    def test_a_nul_character_is_a_fault_of_its_row_alone(self, folder: Path) -> None:
+        rows = read_csv(folder, "listing_id,title,updated_at\na,Mug,2026-01-01\nb,M\0g,2026-01-01\n")
+        assert rows["cast_faults"].to_list() == [[], ["row: a NUL character (line 3)"]]
+
+    def test_a_field_may_be_of_any_length(self, folder: Path) -> None:
+        long = "a kettle, " * 20_000
+        rows = read_csv(folder, f'listing_id,title,updated_at,description\na,Kettle,2026-01-01,"{long}"\n')
+        assert rows["description"].to_list() == [long]
+
     def test_gzipped_csv(self, folder: Path) -> None:
         file = put(folder, gzip.compress(b"listing_id,title,updated_at\na,Mug,2026-01-01\n"), f"{HOUR}/feed.csv.gz")
         assert landing.read(folder, file)["title"].to_list() == ["Mug"]

@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import json
+import sys
 import zlib
 from itertools import chain
 
@@ -25,18 +26,21 @@ _LOOKS = (
 )
 _BOMS = ((b"\xff\xfe", "UTF-16"), (b"\xfe\xff", "UTF-16"))
 
+csv.field_size_limit(sys.maxsize)  # a long description is no fault
+
 
 def parse(data: bytes, name: str) -> pl.DataFrame:
     """Rows of a Parquet, CSV or gzipped CSV file, told apart by `name`. Raises `BatchRejected`.
 
-    Where a CSV row has more or fewer fields than the header, the frame has the columns `casting.FAULT`, which says so,
-    and `casting.SURPLUS`, the fields that are too many; both are null in the rows that are well-formed.
+    Where a CSV row has more or fewer fields than the header, or a NUL character, the frame has the columns
+    `casting.FAULT`, which says so, and `casting.SURPLUS`, the fields that are too many; both are null in the rows that
+    are well-formed.
     """
     if not data:
         raise BatchRejected(f"{name} is empty (0 bytes); land the file again in full.")
-    if name.endswith(".parquet"):
+    if name.lower().endswith(".parquet"):
         return _parquet(data, name)
-    return _csv(_unzipped(data, name) if name.endswith(".gz") else data, name)
+    return _csv(_unzipped(data, name) if name.lower().endswith(".gz") else data, name)
 
 
 def looks_like(data: bytes) -> str:
@@ -117,7 +121,7 @@ def _csv(data: bytes, name: str) -> pl.DataFrame:
             if not names:
                 names = _header(fields, name)
                 continue
-            fault = None
+            fault = f"a NUL character (line {line})" if "\0" in "".join(fields) else None
             if len(fields) != len(names):
                 fault = f"{len(fields)} fields where the header names {len(names)} (line {line})"
             records.append((fields + [""] * len(names))[: len(names)])
@@ -161,7 +165,7 @@ def _text(data: bytes, name: str) -> str:
             "export it as UTF-8 (for Windows text: `iconv -f cp1252 -t utf-8`)."
         ) from error
     known = looks_like(data)
-    if "\0" in text or not known.startswith(("CSV", "plain", "neither")):
+    if "\0" in text.split("\n", 1)[0] or not known.startswith(("CSV", "plain", "neither")):
         raise BatchRejected(f"{name} is no CSV file though so named: it looks like {known}.")
     if not text.strip():
         raise BatchRejected(f"{name} is empty (only white space); land the file again in full.")
