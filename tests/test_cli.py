@@ -9,10 +9,11 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from homes import AS_A_USER, heeds_permissions
 from typer.testing import CliRunner
 
 from sosie import landing, settings, tables
-from sosie.cli import EXIT_TERMINAL, app
+from sosie.cli import EXIT_TERMINAL, EXIT_TRANSIENT, app
 from sosie.lake import Lake
 
 runner = CliRunner()
@@ -100,3 +101,24 @@ def test_a_replay_lands_where_it_is_told_to_and_says_how_to_go_on(home: Path, tm
     again = runner.invoke(app, [*asked, "--landing", str(feed)])
     assert again.exit_code == EXIT_TERMINAL
     assert f"{feed / landed.path} holds these rows already" in again.output
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["run", "rebuild", "upkeep", "alerts --resend", "silence review_queue --until 2d --note x", "features lookup a"],
+)
+def test_a_home_that_is_a_file_is_told_in_a_sentence(home: Path, tmp_path: Path, command: str) -> None:
+    home.write_text("no folder")
+    told = runner.invoke(app, command.split() + (["--landing", str(tmp_path)] if command == "run" else []))
+    assert told.exit_code in (EXIT_TERMINAL, EXIT_TRANSIENT), told.output
+    assert f"{home}" in told.output.splitlines()[-1]
+
+
+@heeds_permissions
+def test_a_run_tells_what_stopped_it_and_not_what_kept_its_alert_back(home: Path, tmp_path: Path) -> None:
+    (home / "lake").mkdir(parents=True)
+    (home / "lake").chmod(0o500)
+    code = f"from sosie.cli import app; app(['run', '--landing', {str(tmp_path)!r}])"
+    told = subprocess.run([*AS_A_USER, sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert told.returncode in (EXIT_TERMINAL, EXIT_TRANSIENT), told.stderr
+    assert f"{home}/lake/_staging" in told.stderr.splitlines()[-1]

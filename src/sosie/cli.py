@@ -89,7 +89,7 @@ def run(
             pipeline.run_all(current)
         except Exception as error:
             failed = alerts.run_failed(current.settings, current.id, error)
-            with suppress(SosieError):  # what stopped the run is what must be told
+            with suppress(SosieError, OSError):  # what stopped the run is what must be told
                 alerts.deliver(current.lake, [failed], settings=current.settings.alerts, run_id=current.id)
             err.print(pipeline.left_behind(current), markup=False, highlight=False, soft_wrap=True)
             raise

@@ -99,14 +99,20 @@ class Lake:
             if new:
                 held.alter.add_columns(new)
             return held
-        return DeltaTable.create(
-            self.path(table),
-            schema=schema,
-            mode="ignore",
-            partition_by=list(table.partition_by) or None,
-            name=table.name,
-            storage_options=dict(self.storage_options) or None,
-        )
+        try:
+            return DeltaTable.create(
+                self.path(table),
+                schema=schema,
+                mode="ignore",
+                partition_by=list(table.partition_by) or None,
+                name=table.name,
+                storage_options=dict(self.storage_options) or None,
+            )
+        except TableNotFoundError as error:  # so Delta calls a folder that it can't make
+            raise StoreBusy(
+                f"Table {table.name} can't be made ({' '.join(str(error).split())}). Make room or mend the rights, "
+                "then run the step again."
+            ) from error
 
     def create(self, tables: Iterable[Table]) -> None:
         """Make the tables that aren't there yet."""

@@ -16,13 +16,25 @@ EXIT_TERMINAL, EXIT_TRANSIENT = 2, 75
 
 @contextmanager
 def errors() -> Iterator[None]:
-    """Our own errors are one sentence and an exit status; anything else is a fault of ours and shows its trace."""
+    """Our own errors, and paths that can't be used, are one sentence and an exit status.
+
+    Anything else is a fault of ours and shows its trace.
+    """
     try:
         yield
     except SosieError as error:
-        err.print(f"[bold red]{type(error).__name__}[/]: ", end="")
-        err.print(str(error), markup=False, highlight=False, soft_wrap=True)
+        _tell(error, str(error))
         raise typer.Exit(EXIT_TRANSIENT if isinstance(error, TransientError) else EXIT_TERMINAL) from None
+    except OSError as error:
+        if error.filename is None and not isinstance(error, PermissionError):  # Polars tells the path in its text alone
+            raise
+        _tell(error, f"{error}. Give this user the right to use this path, or mend the setting or option it is from.")
+        raise typer.Exit(EXIT_TERMINAL) from None
+
+
+def _tell(error: Exception, sentence: str) -> None:
+    err.print(f"[bold red]{type(error).__name__}[/]: ", end="")
+    err.print(sentence, markup=False, highlight=False, soft_wrap=True)
 
 
 def listed(counts: Mapping[str, int]) -> str:
