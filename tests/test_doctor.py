@@ -89,6 +89,12 @@ def a_table_lost_its_files(settings: Settings) -> Settings:
     return settings
 
 
+def a_table_is_cut_short(settings: Settings) -> Settings:
+    for file in Path(settings.lake_uri, "listings").glob("*.parquet"):
+        file.write_bytes(file.read_bytes()[:100])
+    return settings
+
+
 def a_model_is_damaged(settings: Settings) -> Settings:
     models = settings.home / "models"
     shutil.copytree(PROJECT / "models", models)
@@ -160,6 +166,7 @@ def reports_can_not_be_written(settings: Settings) -> Settings:
         ("landing", no_landing, "is no folder", "SOSIE_LANDING"),
         ("lake", lake_is_a_file, "can't be written", "SOSIE_LAKE_URI"),
         ("lake", a_table_lost_its_files, "Table listings can't be read", "backup"),
+        ("lake", a_table_is_cut_short, "Table listings can't be read", "backup"),
         ("models", a_model_is_damaged, "encoder.onnx is missing or is not the file", "git checkout"),
         ("versions", vectors_are_missing, "1 live listings have no text vector", "sosie rebuild"),
         ("index", milvus_is_away, "No Milvus answers", "leave that unset"),
@@ -226,4 +233,10 @@ def test_the_shell_tells_in_a_table_and_in_json(settings: Settings, monkeypatch:
     unset = shell.invoke(app, ["doctor", "--json"])
     assert unset.exit_code == 2
     assert "nosuch" in json.loads(unset.output)["findings"][0]["detail"].lower()
+    monkeypatch.delenv("SOSIE_BLOCKING__NOSUCH")
+    (settings.home / "registry" / "live.json").write_text("{")
+    config.settings.cache_clear()
+    damaged = shell.invoke(app, ["doctor", "--json"])
+    assert damaged.exit_code == 2
+    assert "live.json is damaged" in json.loads(damaged.output)["findings"][0]["detail"]
     config.settings.cache_clear()

@@ -2,6 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import polars as pl
@@ -9,7 +10,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from sosie import tables
-from sosie.errors import SchemaMismatch
+from sosie.errors import SchemaMismatch, TerminalError
 from sosie.lake import Delta, Lake, Written
 from sosie.page.tables import OpenLake
 
@@ -119,6 +120,18 @@ def test_rows_that_do_not_fit_are_refused_before_anything_is_written(lake: Lake,
     with pytest.raises(SchemaMismatch, match=said):
         lake.append(tables.TEXT_EMBEDDINGS, rows)
     assert lake.version(tables.TEXT_EMBEDDINGS) == -1
+
+
+def test_a_table_with_a_file_that_is_cut_short_is_named(lake: Lake) -> None:
+    table = tables.TEXT_EMBEDDINGS
+    lake.append(table, embeddings("a"))
+    (file,) = Path(lake.path(table)).rglob("*.parquet")
+    size = file.stat().st_size
+    file.write_bytes(file.read_bytes()[:100])
+    says = rf"Table text_embeddings can't be read: {file} has 100 of its {size:,} bytes\. Restore it from a backup\."
+    for read in (lake.scan, lake.read, partial(lake.mapped, embedding_version="v1")):
+        with pytest.raises(TerminalError, match=says):
+            read(table)
 
 
 def test_concurrent_writers_lose_nothing(lake: Lake) -> None:

@@ -19,7 +19,7 @@ from deltalake.table import TableMerger
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from sosie import decoded, faults
-from sosie.errors import SchemaMismatch, StoreBusy
+from sosie.errors import SchemaMismatch, StoreBusy, TerminalError
 from sosie.places import is_local, place
 from sosie.tables import DIM, Table
 
@@ -131,11 +131,16 @@ class Lake:
         return min(own) - 1 if own else None
 
     def scan(self, table: Table, *, as_of: int | datetime | None = None) -> pl.LazyFrame:
-        """All rows, lazily; no rows where the table does not exist yet. `as_of` is a Delta version or a time."""
+        """All rows, lazily; no rows where the table does not exist yet. `as_of` is a Delta version or a time.
+
+        Raises `TerminalError` where a file of what is held now is missing or cut short.
+        """
         held = self._open(table)
         if held is None:
             return pl.LazyFrame(schema=table.schema)
-        if as_of is not None:
+        if as_of is None:
+            self._check_files(table, held)
+        else:
             held.load_as_version(as_of)
         rows = pl.scan_delta(held)
         there = rows.collect_schema()  # a table that was made before it got a column has nulls there
@@ -172,6 +177,7 @@ class Lake:
         if held is None or copies is None:
             mine = (pl.col(name) == value for name, value in partition.items())
             return self.read(table, *mine, *worth, columns=wanted)
+        self._check_files(table, held)
         decoded.forget(copies, held.file_uris())
         stored = pl.Schema({name: dtype for name, dtype in table.columns.items() if name not in partition})
         files = held.file_uris(file_pruning_predicate=[(name, "=", value) for name, value in partition.items()] or None)
@@ -179,6 +185,20 @@ class Lake:
         return pl.concat([stored.to_frame(), *parts], rechunk=False).select(
             pl.lit(partition[name]).alias(name) if name in partition else name for name in wanted
         )
+
+    def _check_files(self, table: Table, held: DeltaTable) -> None:
+        """Polars panics over a file that was cut short, and names none. An object store has whole objects or none."""
+        folder = place(self.path(table))
+        if not is_local(folder):
+            return
+        for path, size in pl.DataFrame(held.get_add_actions()).select("path", "size_bytes").iter_rows():
+            file = folder / unquote(path)
+            found = file.stat().st_size if file.exists() else 0
+            if found != size:
+                raise TerminalError(
+                    f"Table {table.name} can't be read: {file} has {found:,} of its {size:,} bytes. "
+                    "Restore it from a backup."
+                )
 
     def copies(self, table: Table) -> Path | None:
         """Where the decoded copies of a table's files are; nowhere where the lake is in an object store."""

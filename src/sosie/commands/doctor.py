@@ -19,7 +19,7 @@ def doctor(
 ) -> None:
     """Check every store, model, setting and permission, and say what to do about each fault (exit status 2)."""
     from sosie import doctor as checks
-    from sosie.errors import SettingsError
+    from sosie.errors import TerminalError
     from sosie.settings import settings
 
     if unknown := set(only or ()) - checks.CHECKS.keys():
@@ -29,7 +29,7 @@ def doctor(
         )
     try:
         found = list(checks.examine(settings(), tuple(only or ())))
-    except SettingsError as error:
+    except (TerminalError, OSError) as error:
         found = [checks.fault("settings", str(error), "Mend what the message names; nothing else was checked.")]
     faults, warnings = (sum(one.state == state for one in found) for state in ("fault", "warning"))
     if as_json:
