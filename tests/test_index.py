@@ -184,16 +184,34 @@ def test_a_collection_is_indexed_anew_when_it_outgrew_its_profile(index: VectorI
     assert not index.fit("text", "grown", 10), "one that shrank is left"
 
 
-def test_an_index_that_was_taken_away_and_not_made_again_is_made(home: settings.Settings, index: VectorIndex) -> None:
+def test_an_index_that_was_taken_away_and_not_made_again_is_made(
+    home: settings.Settings, index: VectorIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pymilvus.exceptions import MilvusException
+
     index.create("text", "cut")
-    index.upsert("text", ["a", "b"], unit(np.random.default_rng(3), 2), version="cut")
+    vectors = unit(np.random.default_rng(3), 2)
+    index.upsert("text", ["a", "b"], vectors, version="cut")
     name = collection_name("text", "cut")
     index._milvus.call("release_collection", name)
     index._milvus.call("drop_index", name, "vector")
     with open_index(home) as later:
-        later.create("text", "cut")
-        assert index_type(later, "cut") == "FLAT"
         assert later.count("text", version="cut") == 2
+        assert later.fit("text", "cut", 2)
+        assert index_type(later, "cut") == "FLAT"
+        later._milvus.call("release_collection", name)
+        later._milvus.call("drop_index", name, "vector")
+    with open_index(home) as later:
+        load = later._milvus._client.load_collection
+
+        def as_a_cluster(collection: str, **options: object) -> None:
+            if not later._milvus._client.list_indexes(collection):
+                raise MilvusException(code=700, message="index not found")
+            load(collection, **options)
+
+        monkeypatch.setattr(later._milvus._client, "load_collection", as_a_cluster)
+        assert later.count("text", version="cut") == 2
+        assert index_type(later, "cut") == "FLAT"
 
 
 def index_type(index: VectorIndex, version: str) -> str:

@@ -16,10 +16,10 @@ import polars as pl
 
 from sosie import faults
 from sosie.artifacts import Artifact
-from sosie.errors import IndexOutOfStep, SettingsError
+from sosie.errors import IndexOutOfStep, SettingsError, TerminalError
 from sosie.index import server
 from sosie.index.client import MilvusCalls, among
-from sosie.index.profiles import METRIC, PROFILES, index_params, profile_for
+from sosie.index.profiles import METRIC, PROFILES, IndexProfile, index_params, profile_for
 from sosie.index.rows import BATCH, MAX_ID_BYTES, NEIGHBOURS, batches, checked, neighbours, same
 from sosie.lake import Written
 from sosie.locks import exclusive
@@ -129,15 +129,18 @@ class VectorIndex:
         from pymilvus import DataType, MilvusClient
 
         name = collection_name(modality, version)
-        exact = index_params(PROFILES["exact"], _VECTOR)
         if self._milvus.call("has_collection", name):
-            if not self._milvus.call("list_indexes", name):  # whoever indexed it anew died half-way
-                self._milvus.call("create_index", name, exact)
             return
         schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
         schema.add_field(_ID, DataType.VARCHAR, is_primary=True, max_length=MAX_ID_BYTES)
         schema.add_field(_VECTOR, DataType.FLOAT_VECTOR, dim=DIM)
-        self._milvus.call("create_collection", name, schema=schema, index_params=exact, consistency_level="Strong")
+        self._milvus.call(
+            "create_collection",
+            name,
+            schema=schema,
+            index_params=index_params(PROFILES["exact"], _VECTOR),
+            consistency_level="Strong",
+        )
 
     def profile_for(self, rows: int) -> str:
         """Name of the index profile for so many rows: the one that is set, else the best that this server can build."""
@@ -153,12 +156,12 @@ class VectorIndex:
         profile is set.
         """
         name, wanted = collection_name(modality, version), PROFILES[self.profile_for(rows)]
-        kind = self._milvus.call("describe_index", name, _VECTOR)["index_type"]
-        now = next(profile for profile in PROFILES.values() if profile.index_type == kind)
-        if now is wanted or (self._profile is None and now.up_to >= wanted.up_to):
+        now = self._indexed(name)
+        if now is wanted or (now is not None and self._profile is None and now.up_to >= wanted.up_to):
             return False
         self._milvus.call("release_collection", name)
-        self._milvus.call("drop_index", name, _VECTOR)
+        if now is not None:  # none where whoever indexed it anew died half-way
+            self._milvus.call("drop_index", name, _VECTOR)
         self._milvus.call("create_index", name, index_params(wanted, _VECTOR), timeout=_INDEX_SECONDS)
         self._forget(name)
         return True
@@ -340,9 +343,22 @@ class VectorIndex:
         version = version or self._pinned.get(modality)
         name = alias_name(modality) if version is None else collection_name(modality, version)
         if name not in self._loaded:
-            self._milvus.call("load_collection", name)
+            try:
+                self._milvus.call("load_collection", name)
+            except TerminalError:
+                if self._indexed(name) is not None:
+                    raise
+                # Whoever indexed it anew died half-way, and a cluster loads nothing that has no index.
+                self._milvus.call("create_index", name, index_params(PROFILES["exact"], _VECTOR))
+                self._milvus.call("load_collection", name)
             self._loaded.add(name)
         return name
+
+    def _indexed(self, name: str) -> IndexProfile | None:
+        """The profile that a collection is indexed by; none where it has no index. Embedded, it counts all rows."""
+        told = self._milvus.call("describe_index", name, _VECTOR)
+        kind = told["index_type"] if told else None
+        return next((profile for profile in PROFILES.values() if profile.index_type == kind), None)
 
     def _forget(self, name: str) -> None:
         self._loaded.discard(name)
@@ -351,10 +367,8 @@ class VectorIndex:
     def _params(self, name: str) -> dict[str, int]:
         """Search parameters of the index that the collection really has."""
         if name not in self._search_params:
-            kind = self._milvus.call("describe_index", name, _VECTOR)["index_type"]
-            self._search_params[name] = next(
-                (profile.search for profile in PROFILES.values() if profile.index_type == kind), {}
-            )
+            profile = self._indexed(name)
+            self._search_params[name] = profile.search if profile else {}
         return self._search_params[name]
 
     def _writing(self) -> AbstractContextManager[object]:
