@@ -3,8 +3,10 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -307,9 +309,9 @@ def test_the_documentation_runs(lake_settings: settings.Settings, monkeypatch: p
     assert "first-model" in datasets.names(lake_settings)
 
 
-def test_the_shell_looks_up_and_saves(
-    lake_settings: settings.Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def shell(lake_settings: settings.Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
+    """`sosie features …` over that home."""
     from typer.testing import CliRunner
 
     from sosie.cli import app
@@ -318,11 +320,18 @@ def test_the_shell_looks_up_and_saves(
     monkeypatch.setenv("SOSIE_MODELS", str(lake_settings.models))
     monkeypatch.setenv("COLUMNS", "200")
     settings.settings.cache_clear()
+    yield lambda *arguments: CliRunner().invoke(app, ["features", *map(str, arguments)])
+    settings.settings.cache_clear()
+
+
+def test_the_shell_looks_up_and_saves(
+    lake_settings: settings.Settings, tmp_path: Path, shell: Callable[..., Any]
+) -> None:
     Lake(lake_settings.lake_uri).append(DECISIONS, written(decisions(["shelled"], NOON, "c1"), NOON))
     (tmp_path / "asked.csv").write_text("listing_id,event_timestamp,label\nshelled,2026-03-01T13:00:00Z,1\n")
 
     def sosie(*arguments: str) -> str:
-        told = CliRunner().invoke(app, ["features", *arguments])
+        told = shell(*arguments)
         assert told.exit_code == 0, told.output
         return " ".join(told.output.split())
 
@@ -332,25 +341,18 @@ def test_the_shell_looks_up_and_saves(
     assert pl.read_parquet(tmp_path / "found.parquet")["cluster_id"].to_list() == ["c1"]
     sosie("save", "from-shell", str(tmp_path / "asked.csv"))
     assert datasets.load(lake_settings, "from-shell")["label"].to_list() == [1]
-    settings.settings.cache_clear()
 
 
 def test_the_shell_takes_entities_in_any_type_and_names_what_it_can_not_take(
-    lake_settings: settings.Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lake_settings: settings.Settings, tmp_path: Path, shell: Callable[..., Any]
 ) -> None:
-    from typer.testing import CliRunner
+    from sosie.cli import EXIT_TERMINAL
 
-    from sosie.cli import EXIT_TERMINAL, app
-
-    monkeypatch.setenv("SOSIE_HOME", str(lake_settings.home))
-    monkeypatch.setenv("SOSIE_MODELS", str(lake_settings.models))
-    monkeypatch.setenv("COLUMNS", "200")
-    settings.settings.cache_clear()
     Lake(lake_settings.lake_uri).append(DECISIONS, written(decisions(["17"], NOON, "c1"), NOON))
     asked, found = tmp_path / "asked.parquet", tmp_path / "found.parquet"
 
     def sosie(entities: Path, to: Path = found) -> tuple[int, str]:
-        told = CliRunner().invoke(app, ["features", "history", str(entities), str(to)])
+        told = shell("history", entities, to)
         return told.exit_code, told.output
 
     pl.DataFrame({"listing_id": [17], "event_timestamp": ["2026-03-01T13:00:00Z"]}).write_parquet(asked)
@@ -367,7 +369,6 @@ def test_the_shell_takes_entities_in_any_type_and_names_what_it_can_not_take(
     code, said = sosie(tmp_path / "asked.csv")
     assert (code, said.count("\n"), '"yesterday"' in said) == (EXIT_TERMINAL, 1, True)
     assert said.endswith("the latter as 2026-01-05T09:00:00Z.\n")
-    settings.settings.cache_clear()
 
 
 def test_type_checks_are_left_out_while_feast_is_imported_and_not_after() -> None:

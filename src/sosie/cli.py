@@ -41,8 +41,7 @@ def main(
     from sosie import logs
 
     logs.configure()
-    # What is imported stays, and is half a million objects: looking through them for garbage takes a tenth of a small
-    # hour while they come, and a second when the process ends.
+    # What is imported stays, so looking through it for garbage finds none: while it comes, and when the process ends.
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
     context.call_on_close(gc.freeze)
 

@@ -152,18 +152,20 @@ class VectorIndex:
     def fit(self, modality: Modality, version: str, rows: int) -> bool:
         """Index the collection by the profile for so many rows; returns whether it was by another.
 
-        It can't be searched meanwhile, which takes a minute a million rows. One that shrank stays as it is, but where a
-        profile is set.
+        It can't be searched meanwhile. One that shrank stays as it is, but where a profile is set.
         """
         name, wanted = collection_name(modality, version), PROFILES[self.profile_for(rows)]
         now = self._indexed(name)
         if now is wanted or (now is not None and self._profile is None and now.up_to >= wanted.up_to):
             return False
-        self._milvus.call("release_collection", name)
-        if now is not None:  # none where whoever indexed it anew died half-way
-            self._milvus.call("drop_index", name, _VECTOR)
-        self._milvus.call("create_index", name, index_params(wanted, _VECTOR), timeout=_INDEX_SECONDS)
-        self._forget(name)
+        with self._writing():
+            self._milvus.call("release_collection", name)
+            if now is not None:  # none where whoever indexed it anew died half-way
+                self._milvus.call("drop_index", name, _VECTOR)
+            self._milvus.call("create_index", name, index_params(wanted, _VECTOR), timeout=_INDEX_SECONDS)
+            # Loaded again as it was: others, and an alias, may know it so.
+            self._milvus.call("load_collection", name, timeout=_INDEX_SECONDS)
+        self._search_params.clear()
         return True
 
     def promote(self, modality: Modality, version: str) -> str | None:
