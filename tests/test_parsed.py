@@ -12,7 +12,7 @@ from polars.testing import assert_frame_equal
 from sosie import spellings
 from sosie.decider import parsed
 from sosie.decider.features import pair_features
-from sosie.decider.text_features import Vocabulary
+from sosie.decider.text_features import Vocabulary, of_unit_length, rows
 from sosie.decider.titles import DIMENSIONS, parse
 from sosie.lake import Lake
 from sosie.listings import sha256
@@ -86,6 +86,21 @@ def test_titles_of_another_manner_are_taken_apart_again(tmp_path: Path, monkeypa
 
 def _blank(listings: pl.DataFrame) -> pl.DataFrame:
     return listings.select("text_hash", manner=pl.lit("of before")).hstack(parsed.parsed(pl.Series([""])))
+
+
+@settings(deadline=None)
+@given(st.lists(st.text(max_size=30), min_size=1, max_size=8))
+def test_terms_have_the_places_and_rows_the_length_that_scikit_learn_gives_them(titles: list[str]) -> None:
+    from sklearn.feature_extraction import FeatureHasher
+    from sklearn.preprocessing import normalize
+
+    texts = [parse(title).text for title in titles]
+    hasher = FeatureHasher(n_features=1 << parsed.BITS, input_type="string", alternate_sign=False)
+    wanted = hasher.transform([parsed.ngrams(text) for text in texts])
+    spelling = parsed.parsed(pl.Series(titles))["spelling"]
+    assert [row.to_list() for row in spelling] == [sorted(row.indices) for row in wanted]
+    weighted = rows(spelling, VOCABULARY.ngram_idf)
+    np.testing.assert_array_equal(of_unit_length(weighted).toarray(), normalize(weighted).toarray())
 
 
 @settings(deadline=None)

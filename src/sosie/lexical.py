@@ -11,7 +11,7 @@ import polars as pl
 
 from sosie.blocking import NEIGHBOURS, nearest
 from sosie.decider import parsed
-from sosie.decider.text_features import Sparse, Vocabulary, rows
+from sosie.decider.text_features import Sparse, Vocabulary, of_unit_length, rows
 from sosie.settings import Blocking
 
 _QUERIES_AT_ONCE = 20_000
@@ -19,9 +19,7 @@ _QUERIES_AT_ONCE = 20_000
 
 def weighed(spellings: pl.Series, vocabulary: Vocabulary) -> Sparse:
     """Unit rows `[titles, 2**17]` float32 of the hashed n-grams of each title; null is an empty row."""
-    from sklearn.preprocessing import normalize
-
-    return normalize(rows(spellings, vocabulary.ngram_idf), copy=False)
+    return of_unit_length(rows(spellings, vocabulary.ngram_idf))
 
 
 def neighbours(

@@ -4,10 +4,13 @@ Words, numbers, codes, editions and character n-grams are hashed, each once and 
 2009), so that a set of them is a row of a sparse matrix as it stands.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
+from itertools import chain
 
+import mmh3
 import numpy as np
 import polars as pl
+import pyarrow as pa
 
 from sosie.decider.titles import DIMENSIONS, Title, parse
 from sosie.tables import PARSED
@@ -15,8 +18,8 @@ from sosie.tables import PARSED
 BITS = 17
 NGRAMS = (3, 4)
 
-_SETS: dict[str, Callable[[Title], Iterable[str]]] = {
-    "words": lambda title: set(title.words),
+_SETS: dict[str, Callable[[Title], Collection[str]]] = {
+    "words": lambda title: title.words,
     "numbers": lambda title: title.numbers,
     "codes": lambda title: title.codes,
     "editions": lambda title: title.editions,
@@ -25,10 +28,10 @@ _SETS: dict[str, Callable[[Title], Iterable[str]]] = {
 MASKS = ("colours", "sizes", "audience")
 
 
-def ngrams(text: str) -> set[str]:
+def ngrams(text: str) -> list[str]:
     """Character n-grams of the title without its blanks, and of its ends: `64 gb` and `64gb` are the same."""
     joined = f"^{text.replace(' ', '')}$"
-    return {joined[i : i + n] for n in NGRAMS for i in range(len(joined) - n + 1)}
+    return [joined[i : i + n] for n in NGRAMS for i in range(len(joined) - n + 1)]
 
 
 def parsed(titles: pl.Series) -> pl.DataFrame:
@@ -63,16 +66,15 @@ def beside(listings: pl.DataFrame) -> pl.DataFrame:
     return listings.with_columns(of(listings).to_struct("parsed"))
 
 
-def _hashed(terms: list[Iterable[str]]) -> pl.Series:
-    from sklearn.feature_extraction import FeatureHasher
-
-    hasher = FeatureHasher(n_features=1 << BITS, input_type="string", alternate_sign=False, dtype=np.float32)
-    rows = hasher.transform([list(some) for some in terms])
-    rows.sort_indices()
-    places = pl.DataFrame({"row": np.repeat(np.arange(len(terms)), np.diff(rows.indptr)), "term": rows.indices})
-    packed = places.group_by("row", maintain_order=True).agg(pl.col("term").cast(pl.Int32))
-    every = pl.DataFrame({"row": np.arange(len(terms))}).join(packed, on="row", how="left", maintain_order="left")
-    return every["term"].fill_null([])
+def _hashed(terms: list[Collection[str]]) -> pl.Series:
+    """As scikit-learn's FeatureHasher does it without signs; importing that takes longer than an hour's titles do."""
+    lengths = np.fromiter(map(len, terms), np.int64, len(terms))
+    hashes = np.fromiter(map(mmh3.hash, chain.from_iterable(terms)), np.int64, int(lengths.sum()))
+    keys = np.sort((np.repeat(np.arange(len(terms)), lengths) << BITS) + np.abs(hashes) % (1 << BITS))
+    keys = keys[np.diff(keys, prepend=-1) > 0]  # two terms may have one hash
+    starts = np.searchsorted(keys, np.arange(len(terms) + 1) << BITS)
+    found = pa.LargeListArray.from_arrays(pa.array(starts), pa.array((keys % (1 << BITS)).astype(np.int32)))
+    return pl.Series(found)
 
 
 def _extremes(title: Title) -> tuple[list[float], list[float]]:

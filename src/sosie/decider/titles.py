@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from sosie.decider.lexicon import AUDIENCES, COLOURS, COUNT_BEFORE, EDITIONS, SIZES, UNITS
@@ -29,6 +29,7 @@ def _bits(names: Mapping[str, tuple[str, ...]]) -> dict[str, int]:
 
 
 _COLOUR, _SIZE, _AUDIENCE = _bits(COLOURS), _bits(SIZES), _bits(AUDIENCES)
+_NAMED = frozenset(_COLOUR.keys() | _SIZE.keys() | _AUDIENCE.keys())
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def parse(title: str | None) -> Title:
     quantities, rest = _quantities(text)
     words = tuple(_WORD.findall(text))
     # Sizes and colours are read where no unit was: the m of "2 m" is no medium.
-    loose = rest.split()
+    loose = _NAMED.intersection(rest.split())
     colours, sizes, audience = (_mask(loose, table) for table in (_COLOUR, _SIZE, _AUDIENCE))
     return Title(
         text=" ".join(words),
@@ -76,7 +77,7 @@ def _plain(text: str) -> str:
     return _POSSESSIVE.sub("", "".join(sign for sign in text if not unicodedata.combining(sign)))
 
 
-def _mask(words: list[str], bits: Mapping[str, int]) -> int:
+def _mask(words: Iterable[str], bits: Mapping[str, int]) -> int:
     mask = 0
     for word in words:
         mask |= bits.get(word, 0)
