@@ -22,8 +22,9 @@ from sosie.training import outputs, release
 PROFILES = ("small", "full")
 STAGES = (
     "prepare", "pretrain_text", "train_text", "cross_text", "pretrain_image", "train_image", "fit_reduction", "export",
-    "judgements", "train_decider", "evaluate",
+    "train_light_text", "judgements", "train_decider", "train_light_decider", "evaluate",
 )  # fmt: skip
+DECIDERS = {"train_decider", "train_light_decider"}
 PLUMBING = {
     "src/sosie/__init__.py", "src/sosie/errors.py", "src/sosie/faults.py", "src/sosie/gate.py", "src/sosie/logs.py",
     "src/sosie/places.py", "src/sosie/settings.py", "src/sosie/tables.py", "src/sosie/training/outputs.py",
@@ -75,16 +76,18 @@ def test_nobody_sees_what_he_must_not(graph: dict[str, Any], profile: str) -> No
     }
     assert readers["test"] == {"evaluate"}
     # The reduction of either kind is chosen, and the served encoder measured, on groups that it did not learn from. The
-    # encoder of `cross_text` learns from them, for the decider to learn from the encoders' part.
-    assert readers["decider"] == {"cross_text", "fit_reduction", "export", "train_decider", "evaluate"}
+    # encoders of `cross_text` and of `train_light_text` that serve nothing learn from them, for the deciders to learn
+    # from the encoders' part.
+    both = {"cross_text", "fit_reduction", "export", "train_light_text", *DECIDERS, "evaluate"}
+    assert readers["decider"] == both
     # The decider meets listings that the encoder of their vectors learned from as bystanders only (`test_among.py`).
     text, image = {"pretrain_text", "train_text"}, {"pretrain_image", "train_image"}
-    assert readers["encoder"] == {*text, "cross_text", *image, "fit_reduction", "export", "train_decider", "evaluate"}
+    assert readers["encoder"] == {*text, *image, *both}
     judged = {
         part: {stage for stage in STAGES if f"{data}/judged/{part}" in paths(graph, f"{stage}@{profile}", "deps")}
         for part in ("learn", "held")
     }
-    assert judged == {"learn": {"train_decider", "evaluate"}, "held": {"evaluate"}}
+    assert judged == {"learn": {*DECIDERS, "evaluate"}, "held": {"evaluate"}}
     assert not any(
         path == data or path == f"var/training/{profile}" for name in graph for path in paths(graph, name, "deps")
     )
@@ -114,7 +117,7 @@ def test_params_are_knobs_of_the_profile(graph: dict[str, Any], stage: str, prof
 
 def test_a_knob_of_the_decider_trains_no_encoder(graph: dict[str, Any]) -> None:
     told = {stage for stage in STAGES if any(".decider" in name for name in params(graph, f"{stage}@full"))}
-    assert told == {"train_decider", "evaluate"}  # which trains it again under other seeds
+    assert told == {*DECIDERS, "evaluate"}  # which trains it again under other seeds
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -150,7 +153,7 @@ def imported(start: str) -> set[str]:
 # --- what the lock file promises ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", release.RELEASED)
 def test_the_models_in_git_are_those_that_dvc_lock_records(name: str) -> None:
     """`embedding_version` and `decider_version` are digests of these very files, so the lock is their source."""
     known = release.locked(PROJECT / "dvc.lock", f"var/training/full/models/{name}")
@@ -176,10 +179,12 @@ stages:
         - var/training/${key}/models/text: {persist: true}
         - var/training/${key}/models/image
         - var/training/${key}/models/decider
+        - var/training/${key}/models/light/text
+        - var/training/${key}/models/light/decider
 """
 COPYING = """
 import shutil
-for name in ("text", "image", "decider"):
+for name in ("text", "image", "decider", "light/text", "light/decider"):
     shutil.copytree(f"shipped/{name}", f"var/training/small/models/{name}", dirs_exist_ok=True)
 """
 
@@ -209,19 +214,19 @@ def project(tmp_path: Path) -> Path:
 
 def test_models_come_back_from_a_remote(project: Path, tmp_path: Path) -> None:
     models = project / "var" / "training" / "small" / "models"
-    before = {name: release.listing(models / name) for name in KINDS}
+    before = {name: release.listing(models / name) for name in release.RELEASED}
     run(project, "dvc", "remote", "add", "--default", "store", str(tmp_path / "remote"))
     run(project, "dvc", "push", "--quiet")
     shutil.rmtree(project / "var")
     shutil.rmtree(project / ".dvc" / "cache")
     run(project, "dvc", "pull", "--quiet")
-    assert {name: release.listing(models / name) for name in KINDS} == before
+    assert {name: release.listing(models / name) for name in release.RELEASED} == before
     assert "up to date" in run(project, "dvc", "status")
 
 
 def test_only_what_was_locked_is_released(project: Path) -> None:
     released = release.release("small", project)
-    for name in KINDS:
+    for name in release.RELEASED:
         assert (project / "models" / name / "model.json").read_bytes() == (
             PROJECT / "models" / name / "model.json"
         ).read_bytes()

@@ -386,9 +386,9 @@ def test_modalities_are_taken_away_whole(shopee: Path) -> None:
 def test_what_a_dataset_lacks_is_not_measured(shopee: Path, pair_set: Path) -> None:
     on_groups = {one.name for one in METHODS if applies(one, load(shopee))}
     on_pairs = {one.name for one in METHODS if applies(one, load(pair_set))}
-    assert {"tfidf_phash", "bert", "mlp", "sosie"} <= on_groups
+    assert {"tfidf_phash", "bert", "mlp", "sosie_light", "sosie"} <= on_groups
     assert not {"mae", "efficientnet_b3", "sosie_picture"} & on_groups
-    assert on_pairs == {"tfidf", "tfidf_char", "bert", "character_bert", "mlp", "sosie", "sosie_untold"}
+    assert on_pairs == {"tfidf", "tfidf_char", "bert", "character_bert", "mlp", "sosie_light", "sosie", "sosie_untold"}
     assert "sosie_untold" not in on_groups
 
 

@@ -436,3 +436,20 @@ def test_the_measures() -> None:
     assert measures.flipped(old, new, 5).select("left_id", "right_id", "new_verdict").rows() == [("a", "y", "match")]
     clusters = pl.DataFrame({"listing_id": ["c", "a", "b", "d"], "cluster_id": ["1", "1", "1", "2"]})
     assert measures.inside_clusters(clusters).rows() == [("a", "b"), ("a", "c"), ("b", "c")]
+
+
+def test_a_home_moves_to_the_models_without_a_transformer(market: Path, tmp_path: Path) -> None:
+    """Its hours say what to do first; afterwards it is as a home that never had others."""
+    light, home = SHIPPED / "light", tmp_path / "home"
+    first, second, *_ = hours(market)
+    run(home, market, first)
+    with pytest.raises(SettingsError, match="Run `sosie rebuild`"):
+        run(home, market, second, models=light)
+    settings = load(home=home, landing=market / "landing", models=light)
+    pipeline.rebuild(settings)
+    run(home, market, second, models=light)
+    lake = Lake(settings.lake_uri)
+    assert set(lake.read(tables.PAIRS)["decider_version"]) == {registry.versions_of(light)["decider"]}
+    fresh = all_at_once(tmp_path / "fresh", light, settings)
+    assert partition(lake) == partition(fresh)
+    assert pairs(lake).equals(pairs(fresh))

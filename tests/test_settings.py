@@ -16,6 +16,14 @@ def test_one_variable_moves_everything(tmp_path: Path) -> None:
     assert found.reports == tmp_path / "reports"
 
 
+def test_models_may_be_named_from_where_one_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SOSIE_MODELS", "models/light")
+    found = load(home=tmp_path)
+    monkeypatch.chdir("/")
+    assert found.models == tmp_path / "models" / "light"
+
+
 def test_the_environment_overlays_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOSIE_BLOCKING__TEXT_NEIGHBOURS", "7")
     monkeypatch.setenv("SOSIE_ALERTS__URLS", '["json://localhost/x"]')

@@ -1,4 +1,4 @@
-"""The text encoder on its real weights."""
+"""The text encoders on their real weights: the one that is served by default, and the one without a transformer."""
 
 from pathlib import Path
 from shutil import copytree
@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from sosie.embedding.text import GRAPH, TextEncoder
 from sosie.errors import ModelError
 
-MODEL = Path(__file__).resolve().parents[1] / "models" / "text"
+MODELS = Path(__file__).resolve().parents[1] / "models"
+MODEL, LIGHT = MODELS / "text", MODELS / "light" / "text"
 
 TITLES = [
     "Apple iPhone 8 Plus 64GB Silver",
@@ -25,9 +26,9 @@ TITLES = [
 ]
 
 
-@pytest.fixture(scope="module")
-def encoder() -> TextEncoder:
-    return TextEncoder.load(MODEL, threads=1)
+@pytest.fixture(scope="module", params=[MODEL, LIGHT], ids=["bert", "static"])
+def encoder(request: pytest.FixtureRequest) -> TextEncoder:
+    return TextEncoder.load(request.param, threads=1)
 
 
 def test_vectors_are_unit_length_and_128_wide(encoder: TextEncoder) -> None:
@@ -73,19 +74,32 @@ def test_tokens_beyond_the_limit_say_nothing(encoder: TextEncoder) -> None:
 
 GOLDEN = {
     # First numbers of the vector under one version: a change here is a change of what every index holds.
-    "Apple iPhone 8 Plus 64GB Silver": (-0.0817, 0.0352, -0.0410, 0.1973),
-    "Paper Bag Victoria Secret": (-0.3492, 0.0504, 0.1312, 0.0010),
+    MODEL: {
+        "Apple iPhone 8 Plus 64GB Silver": (-0.0817, 0.0352, -0.0410, 0.1973),
+        "Paper Bag Victoria Secret": (-0.3492, 0.0504, 0.1312, 0.0010),
+    },
+    LIGHT: {
+        "Apple iPhone 8 Plus 64GB Silver": (0.0893, 0.0404, 0.0638, 0.0361),
+        "Paper Bag Victoria Secret": (0.0856, -0.0590, 0.0207, -0.0207),
+    },
 }
 
 
 def test_golden_vectors(encoder: TextEncoder) -> None:
-    for title, start in GOLDEN.items():
+    for title, start in GOLDEN[encoder.artifact.folder].items():
         np.testing.assert_allclose(encoder.encode([title], 1)[0, :4], start, atol=2e-3)
+
+
+def test_a_sum_of_whole_numbers_is_the_same_in_any_batch() -> None:
+    light = TextEncoder.load(LIGHT, threads=1)
+    alone = np.concatenate([light.encode([title], 1) for title in TITLES])
+    np.testing.assert_array_equal(light.encode(TITLES, len(TITLES)), alone)
 
 
 def test_version_is_of_the_files(encoder: TextEncoder, tmp_path: Path) -> None:
     assert len(encoder.version) == 12
-    assert TextEncoder.load(Path(copytree(MODEL, tmp_path / "copy")), threads=1).version == encoder.version
+    copy = Path(copytree(encoder.artifact.folder, tmp_path / "copy"))
+    assert TextEncoder.load(copy, threads=1).version == encoder.version
 
 
 def test_damaged_weights_are_refused(tmp_path: Path) -> None:

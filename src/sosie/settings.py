@@ -303,7 +303,8 @@ class Settings(BaseSettings):
         values["home"] = home
         values["landing"] = Path(str(values.get("landing") or home / "landing")).expanduser().resolve()
         values["reports"] = place(str(values.get("reports") or home / "reports"))
-        values["models"] = values.get("models") or live_models(home)
+        given = values.get("models")
+        values["models"] = Path(str(given)).expanduser().resolve() if given else live_models(home)
         values["lake_uri"] = values.get("lake_uri") or str(home / "lake")
         values["pictures_root"] = values.get("pictures_root") or str(values["landing"])
         return values

@@ -61,6 +61,7 @@ METHODS = (
     Method("sosie_picture", "Sosie, titles taken away", text="text", image="image", decider="decider", without="text"),
     Method("sosie_untold", "Sosie, labelled pairs of training taken away", text="text", image="image",
            decider="decider", without="pairs"),
+    Method("sosie_light", "Sosie, without a transformer", text="light/text", image="image", decider="light/decider"),
     Method("sosie", "Sosie", text="text", image="image", decider="decider"),
 )  # fmt: skip
 

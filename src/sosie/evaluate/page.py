@@ -77,8 +77,8 @@ def render(
 
     Of the encoders `learned_nothing` the page says that their rows tell nothing.
     """
-    cards = sorted(models.glob(f"*/{CARD}"))
-    versions = {card.parent.name: version_of(json.loads(card.read_text())) for card in cards}
+    cards = sorted(models.rglob(CARD))
+    versions = {str(card.parent.relative_to(models)): version_of(json.loads(card.read_text())) for card in cards}
     intro = _INTRO.format(
         profile=profile,
         when=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",

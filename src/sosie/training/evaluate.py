@@ -115,14 +115,15 @@ def _seeds(profile: Profile, tasks: list[Task], settings: Settings, out: Path) -
     from sosie.training.decider import mlp, train
 
     results: Results = {task.name: {} for task in tasks}
-    made_from = _ingredients(profile)
+    made_from, encoders = _ingredients(profile), train.Encoders.of(profile)
     pools = None
     for seed in range(profile.seed + 1, profile.seed + profile.evaluate_seeds):
         other = profile.model_copy(update={"seed": seed, "name": f"{profile.name}/evaluation/seeds/{seed}"})
         note = other.models / "made_from.json"
         if not note.exists() or json.loads(note.read_text()) != made_from:
-            pools = pools or train.read_pools(profile)
-            train.train(other, [*pools[0], *train.read_judged(profile, pools[1])], pools[1])
+            pools = pools or train.read_pools(profile, encoders)
+            judged = train.read_judged(profile, encoders, pools[1])
+            train.train(other, [*pools[0], *judged], pools[1], other.models / "decider")
             mlp.train_mlp(other, *pools)
             note.write_text(json.dumps(made_from))
         for method in (method for method in METHODS if method.name in ("sosie", "mlp")):
@@ -194,7 +195,7 @@ def _costs(profile: Profile) -> dict[str, cost.Cost]:
     encoders = {name for method in METHODS for name in (method.text, method.image) if name}
     return {
         name: cost.of_text(profile.models / name, titles)
-        if name.startswith("text")
+        if "text" in name
         else cost.of_image(profile.models / name, pictures)
         for name in sorted(encoders)
     }

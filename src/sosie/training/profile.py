@@ -167,6 +167,20 @@ class Decider(Section):
     among: tuple[str, ...] = ()
 
 
+class Light(Section):
+    """Stage `train_light_text`: metric learning of the static encoder, as in `Metric`. `crossed_epochs` are those of
+    the one that learns from the smaller part, so that it makes as many steps."""
+
+    epochs: int
+    crossed_epochs: int
+    batch: int
+    rate: float
+    rows_per_group: int
+    hard_share: Share
+    temperature: float
+    warmup: Share
+
+
 class Judgements(Section):
     """`held_back` is the share of the groups of judgements that no training sees, `weight` what those that are learnt
     from count beside one dataset of labelled pairs."""
@@ -182,6 +196,7 @@ class Profile(Section):
     text: Text
     image: Image
     decider: Decider
+    light: Light
     judgements: Judgements = Judgements()
     evaluate_seeds: int = Field(ge=1)
 
@@ -207,6 +222,16 @@ class Profile(Section):
     def models(self) -> Path:
         """The exported models, laid out as `models/` of the repository."""
         return self.work / "models"
+
+    @property
+    def light_models(self) -> Path:
+        """The models that do without a transformer; what they share with the others lies there alone."""
+        return self.models / "light"
+
+    @property
+    def light_crossed_text(self) -> Path:
+        """The static encoder that learned from the decider's part."""
+        return self.work / "text" / "light-crossed"
 
 
 def load(name: str, file: Path = PARAMS) -> Profile:

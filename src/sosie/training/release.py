@@ -18,22 +18,25 @@ from sosie.training.profile import Profile, stage
 
 log = structlog.get_logger()
 
+RELEASED = (*KINDS, "light/text", "light/decider")
+"""Folders below `models`. The light models share the picture encoder, by a link."""
+
 
 def main(profile: Profile) -> None:
-    """Copy text/, image/ and decider/ to `models/` of the repository."""
+    """Copy what is served to `models/` of the repository."""
     release(profile.name, PROJECT)
 
 
 def release(profile: str, project: Path) -> dict[str, str]:
     """Copy, and return the version of each model. Raises `ModelError` where a file is not the locked one."""
     trained, shipped = project / "var" / "training" / profile / "models", project / "models"
-    for name in KINDS:
+    for name in RELEASED:
         known = locked(project / "dvc.lock", f"var/training/{profile}/models/{name}")
         if known is None or known != listing(trained / name):
             raise ModelError(
                 f"{trained / name} is not what dvc.lock records. Run `dvc repro evaluate@{profile}`, then this again."
             )
-    for name in KINDS:
+    for name in RELEASED:
         shutil.rmtree(shipped / name, ignore_errors=True)
         shutil.copytree(trained / name, shipped / name)
     versions = versions_of(shipped)

@@ -45,10 +45,11 @@ def main(profile: Profile) -> None:
 
 def train_mlp(profile: Profile, pools: list[Pool] | None = None, vocabulary: Vocabulary | None = None) -> None:
     """Write work/models/decider-mlp. The pools are those of the stage that calls this, read again where not given."""
-    from sosie.training.decider.train import calibrate, fit_match, fit_review, read_pools  # that stage imports this one
+    from sosie.training.decider import train as boosted  # that stage imports this one
+    from sosie.training.decider.train import calibrate, fit_match, fit_review
 
     if pools is None or vocabulary is None:
-        pools, vocabulary = read_pools(profile)
+        pools, vocabulary = boosted.read_pools(profile, boosted.Encoders.of(profile))
     torch.set_num_threads(profile.decider.threads or torch.get_num_threads())
     # It looks at nothing around a pair, and reads the very numbers of vectors, which must be of the served encoder.
     own = [pool for pool in pools if pool.catalogue.bystanders is None and not pool.catalogue.crossed]

@@ -64,30 +64,45 @@ UNJUDGED = "decider-unjudged"
 """The same recipe without what people said, to show what that is worth; an empty folder where they said nothing."""
 
 
+@dataclass(frozen=True)
+class Encoders:
+    """Model folders by whose vectors a decider learns; `crossed_text` is for listings that `text` learned from."""
+
+    text: Path
+    crossed_text: Path
+    image: Path
+
+    @classmethod
+    def of(cls, profile: Profile) -> "Encoders":
+        """Those that are served with `decider`."""
+        return cls(profile.models / "text", profile.crossed_text, profile.models / "image")
+
+
 def main(profile: Profile) -> None:
-    pools, vocabulary = read_pools(profile)
-    judged = read_judged(profile, vocabulary)
-    train(profile, [*pools, *judged], vocabulary)
+    encoders = Encoders.of(profile)
+    pools, vocabulary = read_pools(profile, encoders)
+    judged = read_judged(profile, encoders, vocabulary)
+    train(profile, [*pools, *judged], vocabulary, profile.models / "decider")
     shutil.rmtree(profile.models / UNJUDGED, ignore_errors=True)
     (profile.models / UNJUDGED).mkdir()
     if judged:
-        train(profile, pools, vocabulary, UNJUDGED)
+        train(profile, pools, vocabulary, profile.models / UNJUDGED)
     train_mlp(profile, pools, vocabulary)
 
 
-def read_pools(profile: Profile) -> tuple[list[Pool], Vocabulary]:
+def read_pools(profile: Profile, encoders: Encoders) -> tuple[list[Pool], Vocabulary]:
     """Pools of every dataset of the decider's part, of their copies with gaps, of those that `decider.among` names also
     in the midst of the encoders' part, and of the encoders' part of those that `text.crossed` names; the vocabulary of
     the titles of both parts."""
 
-    def catalogue(folder: Path, text: Path = profile.models / "text") -> Catalogue:
-        return read(folder, text, profile.models / "image", profile.work / "scratch" / "decider")
+    def catalogue(folder: Path, text: Path = encoders.text) -> Catalogue:
+        return read(folder, text, encoders.image, profile.work / "scratch" / "decider")
 
     def crossed(name: str) -> Catalogue:
         """The parts have changed places, but for pictures, whose encoder saw the encoders' part."""
-        own = catalogue(profile.data("encoder") / name, profile.crossed_text).without_pictures()
+        own = catalogue(profile.data("encoder") / name, encoders.crossed_text).without_pictures()
         if name in profile.decider.among:
-            own = own.among(catalogue(profile.data("decider") / name, profile.crossed_text).without_pictures())
+            own = own.among(catalogue(profile.data("decider") / name, encoders.crossed_text).without_pictures())
         return replace(own, name=f"{name}-crossed", crossed=True)
 
     catalogues = [catalogue(path) for path in sorted(profile.data("decider").iterdir()) if path.is_dir()]
@@ -108,16 +123,14 @@ def read_pools(profile: Profile) -> tuple[list[Pool], Vocabulary]:
     return [pool_of(each, Blocking(), vocabulary) for each in (*catalogues, *gapped, *among, *swapped)], vocabulary
 
 
-def read_judged(profile: Profile, vocabulary: Vocabulary) -> list[Pool]:
+def read_judged(profile: Profile, encoders: Encoders, vocabulary: Vocabulary) -> list[Pool]:
     """The pool of judgements to learn from, in a list; an empty one where there are none."""
     cache = profile.work / "scratch" / "decider"
-    return judged_pool.pools(
-        profile.judged("learn"), profile.models / "text", profile.models / "image", cache, vocabulary
-    )
+    return judged_pool.pools(profile.judged("learn"), encoders.text, encoders.image, cache, vocabulary)
 
 
-def train(profile: Profile, pools: list[Pool], vocabulary: Vocabulary, name: str = "decider") -> None:
-    """Write work/models/<name>."""
+def train(profile: Profile, pools: list[Pool], vocabulary: Vocabulary, out: Path) -> None:
+    """Write the model folder `out`."""
     knobs = profile.decider
     shape = Shape(knobs.rounds, profile.seed, knobs.threads)
     hard = [pool.label | (pool.features[:, NAMES.index("ngram_tfidf")] > _EASY) for pool in pools]
@@ -150,7 +163,6 @@ def train(profile: Profile, pools: list[Pool], vocabulary: Vocabulary, name: str
     match_at, curve = fit_match(pools, score, review_at)
     log.info("thresholds", match_at=match_at, review_at=review_at, curve=curve)
 
-    out = profile.models / name
     out.mkdir(parents=True, exist_ok=True)
     first.booster.save_model(str(out / TREES))
     second.booster.save_model(str(out / SECOND_TREES))

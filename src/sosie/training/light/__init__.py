@@ -1,0 +1,1 @@
+"""The models that do without a transformer: a static title encoder, and a decider on its vectors."""
