@@ -88,8 +88,10 @@ def measure(size: Size) -> list[Figure]:
 def of_titles(trained: Trained, titles: list[str], tries: int, note: str) -> list[Figure]:
     plain, encoder = PlainTitles(trained), TextEncoder.load(trained.model("text"))
     batch = settings().embedding.batch_size
+    light = TextEncoder.load(PROJECT / "models" / "light" / "text")
     taken = interleaved(tries, {
         "ours": lambda: encoder.encode(titles, batch),
+        "light": lambda: light.encode(titles, batch),
         "longest": lambda: plain.encode(titles, "longest"),
         "max_length": lambda: plain.encode(titles, "max_length"),
     })  # fmt: skip
@@ -98,6 +100,7 @@ def of_titles(trained: Trained, titles: list[str], tries: int, note: str) -> lis
     found = [
         against("titles", len(titles), "titles", ours, f"{peer}batch's longest", longest, TEXT_GOAL, note),
         against("titles", len(titles), "titles", ours, f"{peer}model's most", whole, note=note),
+        against("titles, light models", len(titles), "titles", taken["light"], "the default encoder", ours),
     ]
     if trained.folder:
         found.append(parity("titles, parity", encoder.encode(titles, batch), plain.encode(titles, "longest")))
