@@ -183,7 +183,7 @@ def test_pictures_whose_hashes_differ_in_a_few_bits_propose_each_other(runs: lis
 def test_the_report_shows_the_hour(runs: list[pipeline.Run]) -> None:
     page = runs[-1].settings.reports / HOURS[1] / "index.html"
     assert HOURS[1] in page.read_text()
-    assert (page.parent / "data_docs" / "index.html").exists()
+    assert (page.parent / "data_docs" / "validations" / "listings.html").exists()
 
 
 FEED = {"seller_id": "s1", "price": 10.0, "currency": "EUR", "updated_at": "2026-01-05T00:30:00Z"}

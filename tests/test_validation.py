@@ -328,7 +328,7 @@ class TestBatch:
 
     def test_an_hour_without_rows(self) -> None:
         validated = check(landed(listing()).clear(), trailing_row_counts=[1000] * 5)
-        assert (validated.rows, validated.counts, validated.docs_index) == (0, {}, None)
+        assert (validated.rows, validated.counts, validated.docs_page) == (0, {}, None)
 
     def test_a_rule_that_can_not_be_checked_accepts_nothing(self, monkeypatch: pytest.MonkeyPatch) -> None:
         from sosie.validation import suite
@@ -344,29 +344,31 @@ class TestDocs:
         folder = tmp_path / "2026-11-20T09" / "data_docs"
         rows = landed(*(listing(i, price=-5.0) for i in range(300)), *map(listing, range(300, 310)))
         validated = check(rows, docs=folder)
-        assert validated.docs_index == folder / "index.html"
-        (page,) = folder.glob("validations/**/*.html")
+        assert validated.docs_page == folder / "validations" / "listings.html"
+        (page,) = (file for file in folder.rglob("*") if file.is_file())
         text = page.read_text()
         assert "300 unexpected values found" in text
-        assert "2026-11-20T09" in validated.docs_index.read_text()
+        assert "2026-11-20T09" in text
+        assert 'href="..' not in text, "it stands alone"
         assert len(text) < 200_000
-        assert sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) < 2 * 2**20
 
         check(rows, docs=folder)
         assert list(folder.glob("validations/**/*.html")) == [page], "an hour run again replaces its page"
 
     def test_a_refused_batch_has_its_pages_and_says_where(self, tmp_path: Path) -> None:
         rows = landed(*(listing(i, price=-5.0) for i in range(30)))
-        with pytest.raises(BatchRejected, match=rf"Every rule's result: {re.escape(str(tmp_path))}/docs/index\.html$"):
+        with pytest.raises(
+            BatchRejected, match=rf"Every rule's result: {re.escape(str(tmp_path))}/docs/validations/listings\.html$"
+        ):
             validate(rows, rules=Validation(), now=NOW, docs=tmp_path / "docs")
 
     def test_pages_that_can_not_be_written_stop_nothing(self, tmp_path: Path) -> None:
         (tmp_path / "docs").write_text("a file where a folder should be")
         with capture_logs() as logs:
             validated = check(landed(listing()), docs=tmp_path / "docs")
-        assert (validated.docs_index, validated.accepted.height) == (None, 1)
+        assert (validated.docs_page, validated.accepted.height) == (None, 1)
         assert [(entry["event"], entry["log_level"]) for entry in logs] == [("data_docs_not_written", "warning")]
-        assert "FileExistsError" in logs[0]["cause"]
+        assert "NotADirectoryError" in logs[0]["cause"]
 
 
 def test_thirty_thousand_rows_in_seconds(tmp_path: Path) -> None:

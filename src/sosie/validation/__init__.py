@@ -10,7 +10,7 @@ import polars as pl
 from sosie.settings import Validation
 from sosie.tables import FEED, QUARANTINE
 from sosie.validation import batch, duplicates, suite
-from sosie.validation import docs as pages
+from sosie.validation import docs as data_docs
 from sosie.validation.rules import BY_NAME, CASTABLE, GTIN, PICTURE, UNIQUE, Effect, Limits
 
 __all__ = ["ACCEPTED", "Validated", "validate"]
@@ -31,7 +31,7 @@ class Validated:
 
     `quarantined` has one row for each rule that a row breaks: those of rejected rows, and those of fields that were
     emptied (a bad picture, a bad GTIN) in rows that were accepted all the same. `counts`: entries of `quarantined` by
-    rule. `warnings`: rows that do what is only frowned upon, by rule. `docs_index`: the Data Docs, where written.
+    rule. `warnings`: rows that do what is only frowned upon, by rule. `docs_page`: that of Data Docs, where written.
     """
 
     rows: int
@@ -40,7 +40,7 @@ class Validated:
     quarantined: pl.DataFrame
     counts: dict[str, int]
     warnings: dict[str, int]
-    docs_index: Path | None
+    docs_page: Path | None
 
 
 def validate(
@@ -65,9 +65,9 @@ def validate(
         return Validated(0, 0, pl.DataFrame(schema=ACCEPTED), nothing, {}, {}, None)
     usual = batch.usual_rows(rows, trailing_row_counts, rules)
     findings = suite.check(rows, limits, usual)
-    index = pages.write(findings, docs) if docs is not None else None
+    page = data_docs.write(findings, docs) if docs is not None else None
     if usual is not None and not findings.row_count_ok:
-        raise batch.refuse_row_count(rows, usual, rules, index)
+        raise batch.refuse_row_count(rows, usual, rules, page)
 
     effect = pl.col("rule").replace_strict(
         {name: rule.effect.name for name, rule in BY_NAME.items()}, return_dtype=pl.String
@@ -83,7 +83,7 @@ def validate(
     )
     bad = row_faults.select(PLACE).unique()
     if rows.height >= rules.min_rows_for_share and bad.height > rules.max_bad_share * rows.height:
-        raise batch.refuse_share(rows, bad.height, row_faults.sort(PLACE), rules, index)
+        raise batch.refuse_share(rows, bad.height, row_faults.sort(PLACE), rules, page)
 
     fields = faults.filter(pl.col("effect") == Effect.FIELD.name)
     quarantined = _quarantined(pl.concat([row_faults, fields.select(*PLACE, "rule", "detail")]), rows)
@@ -95,7 +95,7 @@ def validate(
         quarantined=quarantined,
         counts=_counts(quarantined),
         warnings=_counts(warned),
-        docs_index=index,
+        docs_page=page,
     )
 
 

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from great_expectations.core import ExpectationSuite
     from great_expectations.core.expectation_validation_result import ExpectationSuiteValidationResult
-    from great_expectations.data_context import EphemeralDataContext
 
 NAME = "listings"
 ROW_COUNT = "row_count"
@@ -38,7 +37,6 @@ class Findings:
 
     broken: pl.DataFrame
     row_count_ok: bool
-    context: "EphemeralDataContext"
     results: "ExpectationSuiteValidationResult"
 
 
@@ -84,7 +82,7 @@ def check(rows: pl.DataFrame, limits: Limits, row_count: tuple[int, int] | None)
         for name in _LISTS:
             if result.result.get(name):
                 result.result[name] = result.result[name][:SHOWN]
-    return Findings(broken, row_count_ok, context, results)
+    return Findings(broken, row_count_ok, results)
 
 
 def build(limits: Limits, row_count: tuple[int, int] | None, columns: list[str]) -> "ExpectationSuite":
