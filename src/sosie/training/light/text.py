@@ -10,6 +10,7 @@ part gives the vectors by which the decider learns from the encoders' part too (
 """
 
 import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -75,9 +76,8 @@ def alone(profile: Profile, tokenizer: Tokenizer) -> Table:
     bert, old = base.load(profile.text.base)
     numbers = tokenizer.get_vocab()
     names = [name.removeprefix("##") for name in sorted(numbers, key=numbers.__getitem__)]
-    scratch = profile.work / "scratch" / "static"
-    scratch.mkdir(parents=True, exist_ok=True)
-    said = base_vectors(bert, tokenised(old, names, profile.text.max_tokens), scratch)
+    with tempfile.TemporaryDirectory() as scratch:  # kept vectors would be taken for those of another vocabulary
+        said = base_vectors(bert, tokenised(old, names, profile.text.max_tokens), Path(scratch))
     said = said - said.mean(axis=0)
     _, components = np.linalg.eigh(said.T.astype(np.float64) @ said)
     leading = said @ components[:, ::-1][:, :DIM].astype(np.float32)
