@@ -305,6 +305,6 @@ def test_no_judgement_no_second_decider(trained: Profile, tmp_path: Path) -> Non
     shutil.copytree(trained.work / "scratch", bare.work / "scratch", dirs_exist_ok=True)
     stage.main(bare)
     assert not any((bare.models / stage.UNJUDGED).iterdir())
-    for file in ("trees.txt", "second_trees.txt"):
+    for file in ("trees.txt.gz", "second_trees.txt.gz"):
         assert (bare.models / "decider" / file).read_bytes() == (trained.models / stage.UNJUDGED / file).read_bytes()
     assert gain.measure(bare, [], {}, load(models=bare.models), tmp_path).learnt == 0

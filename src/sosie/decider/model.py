@@ -23,7 +23,7 @@ from sosie.decider.trees import Trees
 from sosie.errors import ModelError, SettingsError
 
 KIND = "decider"
-TREES, SECOND_TREES, VOCABULARY = "trees.txt", "second_trees.txt", "vocabulary.npz"
+TREES, SECOND_TREES, VOCABULARY = "trees.txt.gz", "second_trees.txt.gz", "vocabulary.npz"
 FIRST_CALIBRATION, CALIBRATION = "first_calibration.npz", "calibration.npz"
 FILES = [TREES, SECOND_TREES, VOCABULARY, FIRST_CALIBRATION, CALIBRATION]
 INPUTS = (*NAMES, *neighbourhood.NAMES)

@@ -35,6 +35,7 @@ from sosie.decider.model import (
 )
 from sosie.decider.neighbourhood import FLOOR, surroundings
 from sosie.decider.text_features import Vocabulary
+from sosie.decider.trees import Trees
 from sosie.settings import Blocking, Clusters
 from sosie.training.decider import boosting, measure
 from sosie.training.decider.boosting import MEANT, Floats, Folds, Matrix, Shape, weight_of
@@ -164,8 +165,8 @@ def train(profile: Profile, pools: list[Pool], vocabulary: Vocabulary, out: Path
     log.info("thresholds", match_at=match_at, review_at=review_at, curve=curve)
 
     out.mkdir(parents=True, exist_ok=True)
-    first.booster.save_model(str(out / TREES))
-    second.booster.save_model(str(out / SECOND_TREES))
+    Trees(first.booster.model_to_string()).save(out / TREES)
+    Trees(second.booster.model_to_string()).save(out / SECOND_TREES)
     first.calibration.save(out / FIRST_CALIBRATION)
     second.calibration.save(out / CALIBRATION)
     vocabulary.save(out / VOCABULARY)
