@@ -23,7 +23,7 @@ from sosie.index import open_index, server
 from sosie.judgements import judge
 from sosie.lake import Lake
 from sosie.pipeline.run import Staging
-from sosie.settings import load
+from sosie.settings import Settings, load
 
 FIRST, SECOND, THIRD = (f"2026-01-05T0{hour}" for hour in range(3))
 FEED = {"seller_id": "s1", "price": 10.0, "currency": "EUR"}
@@ -241,3 +241,29 @@ def test_a_feast_that_another_process_holds_is_waited_for_and_then_told(
         other.rollback()
     assert pipeline.publish_features(run)["decision_rows"] == 3
     assert features.lookup(run.settings, ["a0"])["cluster_id"].item() == clusters(run.lake)["a0"]
+
+
+def test_what_an_ended_hour_published_is_not_compared_again_but_what_a_later_try_of_it_left_is(
+    landing: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, publish = [], features.publish
+
+    def seen(settings: Settings, text: pl.DataFrame, image: pl.DataFrame, decisions: pl.DataFrame) -> dict[str, int]:
+        asked.append(sorted(decisions["listing_id"]))
+        return publish(settings, text, image, decisions)
+
+    monkeypatch.setattr(features, "publish", seen)
+    pipeline.run_all(run_of(landing, FIRST))
+    pipeline.run_all(run_of(landing, SECOND))
+    land(landing, FIRST, {"listing_id": "a3", "title": KETTLE}, name="later.csv")
+    died = run_of(landing, FIRST)
+    pipeline.validate(died)
+    pipeline.detect_changes(died)
+    for part in pipeline.shards(died):
+        pipeline.embed(died, **part)
+    pipeline.upsert_vectors(died)
+    pipeline.match(died)
+    pipeline.cluster(died)
+    pipeline.run_all(run_of(landing, THIRD))
+    assert asked == [["a0", "a1", "a2"], [], ["a0", "a1", "a2", "a3"]]
+    assert features.lookup(died.settings, ["a3"])["cluster_id"].item() == clusters(died.lake)["a3"]

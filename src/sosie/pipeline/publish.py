@@ -21,7 +21,8 @@ from sosie.validation import docs
 def publish_features(run: Run, tally: Tally) -> None:
     """Write what is new to the online store: embeddings that changed this hour, decisions since the hour before began.
 
-    Those are this hour's, those of vetoes, and those of an hour that never came to its end.
+    Those are this hour's, those of vetoes, and those of an hour that never came to its end: one that did has published
+    what it had decided until then.
     """
     from sosie import features
 
@@ -30,9 +31,12 @@ def publish_features(run: Run, tally: Tally) -> None:
         latest(run.lake, modality, version(run.settings, modality), moved.drop_nulls(f"{modality}_hash")["listing_id"])
         for modality in MODALITIES
     )
-    others = run.lake.read(RUNS, pl.col("state") == "succeeded", pl.col("run_id") != run.id, columns=["started_at"])
-    since = pl.lit(others["started_at"].max(), dtype=DECISIONS.columns["created_timestamp"])
-    decisions = run.lake.read(DECISIONS, (pl.col("run_id") == run.id) | (pl.col("created_timestamp") >= since))
+    others = pl.col("state") == "succeeded", pl.col("run_id") != run.id
+    ended = run.lake.read(RUNS, *others, columns=["run_id", "started_at", "finished_at"])
+    since = pl.lit(ended["started_at"].max(), dtype=DECISIONS.columns["created_timestamp"])
+    recent = run.lake.read(DECISIONS, (pl.col("run_id") == run.id) | (pl.col("created_timestamp") >= since))
+    until = recent.select("run_id").join(ended, on="run_id", how="left", maintain_order="left")["finished_at"]
+    decisions = recent.filter((recent["created_timestamp"] > until).fill_null(True))
     published = features.publish(run.settings, text, image, decisions)
     tally.wrote += published["text"] + published["image"] + published["decisions"]
     tally(text_rows=published["text"], image_rows=published["image"], decision_rows=published["decisions"])
