@@ -15,6 +15,8 @@ from sosie.screening import Places
 from sosie.vectors import Vectors, matrix
 
 NEIGHBOURS = pl.Schema({"query_id": pl.String, "listing_id": pl.String, "similarity": pl.Float32})
+"""Where listings go by another id than their own, which may be of any type that has an order, that is its type."""
+
 _PAIR: dict[str, pl.DataType | type[pl.DataType]] = {
     "left_id": pl.String,
     "right_id": pl.String,
@@ -110,7 +112,12 @@ def _joined(
         pl.DataFrame({"query_id": queries.gather(rows), "listing_id": held.gather(places), "similarity": similarity})
         for rows, places, similarity in blocks
     )
-    return pl.concat([pl.DataFrame(schema=NEIGHBOURS), *frames])
+    return pl.concat([nobody(held), *frames])
+
+
+def nobody(ids: pl.Series) -> pl.DataFrame:
+    """`NEIGHBOURS` without a row, of ids of that type."""
+    return pl.DataFrame(schema=NEIGHBOURS | {"query_id": ids.dtype, "listing_id": ids.dtype})
 
 
 def _ordered(ids: pl.Series, vectors: Vectors) -> tuple[pl.Series, Vectors]:

@@ -9,7 +9,7 @@ import os
 import numpy as np
 import polars as pl
 
-from sosie.blocking import NEIGHBOURS, nearest
+from sosie.blocking import nearest, nobody
 from sosie.decider import parsed
 from sosie.decider.text_features import Sparse, Vocabulary, of_unit_length, rows
 from sosie.settings import Blocking
@@ -58,7 +58,7 @@ def join(
     Returns query_id, listing_id, similarity, nearest first. Memory is bounded by one block of queries.
     """
     if not (len(query_ids) and k):
-        return pl.DataFrame(schema=NEIGHBOURS)
+        return nobody(ids)
     from sparse_dot_topn import sp_matmul_topn
 
     if not ids.is_sorted():  # equal similarities are cut alike in whatever order rows arrive
@@ -79,7 +79,7 @@ def join(
                     "listing_id": ids.gather(found.indices),
                     "similarity": found.data,
                 },
-                schema=NEIGHBOURS,
+                schema=nobody(ids).schema,
             )
         )
     return nearest(pl.concat(blocks), k)

@@ -45,10 +45,9 @@ class NeighbourLists:
     def of(cls, rows: pl.DataFrame) -> Self:
         """Of rows of NEIGHBOURS, all of them written."""
         latest = rows.filter(pl.col("turn") > 0).group_by(_KEY).agg(latest=pl.col("turn").max())
-        turns = rows.select(*_KEY, "turn").join(latest, on=_KEY, how="left", maintain_order="left")
-        stands = turns.select(pl.col("turn") >= pl.col("latest").fill_null(0)).to_series()
-        rows = rows.with_columns(stands=stands & rows["content_hash"].is_not_null())
-        return cls(rows, rows.height, LIST.to_frame(), _KEYS.to_frame())
+        overtaken = _placed(rows, latest).filter(pl.col("turn") < pl.col("latest"))["row"]
+        stands = rows["content_hash"].is_not_null().scatter(overtaken, False)
+        return cls(rows.with_columns(stands=stands), rows.height, LIST.to_frame(), _KEYS.to_frame())
 
     def where(self, *predicates: pl.Expr, columns: Sequence[str] = tuple(LIST)) -> pl.DataFrame:
         """Those rows of `neighbours.LIST` for which every predicate holds, now."""
@@ -65,16 +64,10 @@ class NeighbourLists:
         """The same with `rows` in place of what their listings had in a source, and without `gone` (number, source)."""
         gone = gone.select(_KEY).join(rows, on=_KEY, how="anti")
         touched = pl.concat([rows.select(_KEY), gone])
-        overtaken = pl.any_horizontal(
-            pl.lit(False),
-            *(
-                (pl.col("source") == source) & pl.col("number").is_in(part["number"].implode())
-                for (source,), part in touched.group_by("source")
-            ),
-        )
+        stands = self.written["stands"].clone().scatter(_placed(self.written, touched)["row"], False)
         return replace(
             self,
-            written=self.written.with_columns(stands=pl.col("stands") & ~overtaken),
+            written=self.written.with_columns(stands=stands),
             changed=pl.concat([self.changed.join(touched, on=_KEY, how="anti"), rows]),
             gone=pl.concat([self.gone.join(touched, on=_KEY, how="anti"), gone]),
         )
@@ -90,3 +83,10 @@ class NeighbourLists:
         rows = pl.concat([self.changed, gone]).with_columns(turn=pl.lit(turn))
         lake.append(NEIGHBOURS, rows, run_id=run_id)
         return Written(updated=moved)
+
+
+def _placed(rows: pl.DataFrame, keys: pl.DataFrame) -> pl.DataFrame:
+    """Those of `rows` that have one of a few `keys`, with what stands beside it there: number, source, turn, `row`."""
+    there = pl.col("number").is_in(keys["number"].unique().implode())
+    some = rows.lazy().select(*_KEY, "turn", row=pl.int_range(pl.len())).filter(there).collect()
+    return some.join(keys, on=_KEY)

@@ -26,7 +26,7 @@ import mmh3
 import polars as pl
 
 from sosie import phashes
-from sosie.blocking import KEYS, NEIGHBOURS
+from sosie.blocking import KEYS
 from sosie.errors import TerminalError
 from sosie.tables import NEIGHBOURS as TABLE
 
@@ -53,7 +53,7 @@ CONTENTS = pl.Schema({name: LIST[name] for name in ("number", "source", "content
 
 PLACE = pl.UInt32
 NEAR = pl.Schema({"query_id": PLACE, "listing_id": PLACE, "similarity": pl.Float32})
-"""`blocking.NEIGHBOURS` of places."""
+"""`blocking.NEIGHBOURS` by place."""
 
 
 def numbers(texts: pl.Series) -> pl.Series:
@@ -94,6 +94,8 @@ class Places:
 
     def of(self, ids: pl.Series) -> pl.Series:
         """Places of ids, null for who is not live."""
+        if ids.equals(self.ids):
+            return self.every.alias(ids.name)
         found = pl.DataFrame({"id": ids}).join(self._by_id, on="id", how="left", maintain_order="left")
         return found["place"].alias(ids.name)
 
@@ -125,7 +127,7 @@ class Places:
 def rounded(found: pl.DataFrame, floor: float) -> pl.DataFrame:
     """Neighbours whose order depends on nothing but the two listings."""
     near = found.with_columns(pl.col("similarity").round(DIGITS))
-    return near.filter(pl.col("similarity") >= pl.lit(floor, pl.Float32)).cast(NEIGHBOURS)
+    return near.filter(pl.col("similarity") >= pl.lit(floor, pl.Float32)).cast({"similarity": pl.Float32})
 
 
 def settle(held: pl.DataFrame, gained: pl.DataFrame, gone: pl.Series) -> pl.DataFrame:

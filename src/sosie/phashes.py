@@ -10,7 +10,7 @@ import math
 import numpy as np
 import polars as pl
 
-from sosie.blocking import NEIGHBOURS, nearest
+from sosie.blocking import NEIGHBOURS, nearest, nobody
 from sosie.settings import Blocking
 
 SOURCE = "near_phash"
@@ -67,7 +67,7 @@ def join(asking: pl.Series, listings: pl.DataFrame, k: int, min_similarity: floa
             near = hits.hstack(members[hits["row"].to_numpy()].select("listing_id")).explode("listing_id")
             near = near.join(asked.rename({"listing_id": "query_id"}), on="code").select(NEIGHBOURS.names())
             found.append(nearest(near, k))
-    return pl.concat([NEIGHBOURS.to_frame(), *found]).sort("query_id", maintain_order=True)
+    return pl.concat([nobody(listings["listing_id"]), *found]).sort("query_id", maintain_order=True)
 
 
 def _bytes(codes: pl.Series) -> np.ndarray:

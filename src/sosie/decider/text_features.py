@@ -21,6 +21,9 @@ Rows = npt.NDArray[np.int64]
 Sparse = Any
 """A scipy CSR matrix `[listings, hashed terms]`; scipy carries no types."""
 
+_AT_ONCE = 10_000
+"""Rows that are scaled together."""
+
 
 def rows(hashed: pl.Series, weights: Floats | None = None) -> Sparse:
     """Sets of hashed terms, lists that rise, as sparse rows `[sets, 2**17]` float32 of each term's weight, or of 1."""
@@ -39,9 +42,13 @@ def of_unit_length(given: Sparse) -> Sparse:
     gives, whose import takes longer than an hour's titles do."""
     from scipy.sparse import csr_matrix
 
-    row = np.repeat(np.arange(given.shape[0]), np.diff(given.indptr))
-    length = np.sqrt(np.bincount(row, weights=given.data * given.data, minlength=given.shape[0]))
-    values = (given.data / np.where(length > 0, length, 1)[row]).astype(np.float32)
+    values = np.empty(given.nnz, np.float32)
+    for start in range(0, given.shape[0], _AT_ONCE):  # what comes and goes stays small: memory is dear when it is new
+        bounds = given.indptr[start : start + _AT_ONCE + 1]
+        part, own = slice(bounds[0], bounds[-1]), np.diff(bounds)
+        row, weights = np.repeat(np.arange(len(own)), own), given.data[part]
+        length = np.sqrt(np.bincount(row, weights=weights * weights, minlength=len(own)))
+        values[part] = weights / np.where(length > 0, length, 1)[row]
     return csr_matrix((values, given.indices, given.indptr), shape=given.shape)
 
 

@@ -84,19 +84,17 @@ class Retrieval:
         return blocking.nearest(pl.concat([pl.DataFrame(schema=neighbours.NEAR), *found]), k)
 
     def _once(self, source: str, asking: pl.Series, k: int, floor: float) -> pl.DataFrame:
-        asking = self.places.ids.gather(asking)
         # A hair below the floor, which is drawn after rounding.
         lower = floor - 10.0**-neighbours.DIGITS
         if source == "lexical":
             threads = self.run.settings.embedding.threads
-            ids = self.catalogue["listing_id"]
-            found = lexical.join(asking, ids, self._spelt, k, lower, threads=threads, terms=self._terms)
+            every = self.places.every
+            found = lexical.join(asking, every, self._spelt, k, lower, threads=threads, terms=self._terms)
         elif source == phashes.SOURCE:
-            found = phashes.join(asking, self.catalogue, k, lower)
+            found = phashes.join(asking, self.catalogue.with_columns(listing_id=self.places.every), k, lower)
         else:
             found = self._by_vector("text" if source == "text" else "image", asking, k, lower)
-        near = neighbours.rounded(found, floor)
-        return near.with_columns(self.places.of(near[name]) for name in ("query_id", "listing_id"))
+        return neighbours.rounded(found, floor)
 
     def _by_vector(self, modality: Modality, asking: pl.Series, k: int, floor: float) -> pl.DataFrame:
         """Asked of the index, or joined in process where much of the catalogue asks.
@@ -114,12 +112,15 @@ class Retrieval:
             live=self.catalogue.height,
         )
         if joined:
-            return blocking.join_frame(asking, self.vectors(modality), k, floor)
-        held = self.vectors(modality, asking)
+            held = self.vectors(modality)
+            held = held.with_columns(self.places.of(held["listing_id"]))
+            return blocking.join_frame(asking, held, k, floor)
+        held = self.vectors(modality, self.places.ids.gather(asking))
         with open_index(run.settings) as index:
             index.ensure(modality, version(run.settings, modality))
             found = index.search(modality, held["listing_id"].to_list(), matrix(held), k, min_similarity=floor)
-        return self._exactly(modality, found)
+        near = self._exactly(modality, found)
+        return near.with_columns(self.places.of(near[name]) for name in ("query_id", "listing_id"))
 
     def _exactly(self, modality: Modality, found: pl.DataFrame) -> pl.DataFrame:
         """The same neighbours, with similarities as a join in process works them out."""
