@@ -44,6 +44,7 @@ LISTED, LABELLED, FOUND = "listings.parquet", "labelled.parquet", "pairs.parquet
 LABELS = 250
 """Labelled pairs of each of the three kinds."""
 LONGEST = 3_600
+DEFAULT = {"SOSIE_MODELS": str(PROJECT / "models")}
 LIGHT = {"SOSIE_MODELS": str(PROJECT / "models" / "light")}
 IN_HASTE = {
     **LIGHT,
@@ -51,8 +52,8 @@ IN_HASTE = {
     "SOSIE_BLOCKING__LEXICAL_NEIGHBOURS": "0",
     "SOSIE_BLOCKING__MIN_TEXT_SIMILARITY": "0.5",
 }
-WAYS: dict[str, dict[str, str]] = {"": {}, ", light models": LIGHT, ", light models in haste": IN_HASTE}
-"""How Sosie is run, by what a figure's name tells of it."""
+WAYS: dict[str, dict[str, str]] = {"": DEFAULT, ", light models": LIGHT, ", light models in haste": IN_HASTE}
+"""How Sosie is run, by what a figure's name tells of it; whatever else the shell sets for candidates counts in none."""
 
 
 @dataclass(frozen=True)
@@ -125,12 +126,13 @@ def evaluated(path: Path, matcher: str, more: Mapping[str, str] = MappingProxyTy
     """Seconds of the whole process, with more in its environment, and F1 of unseen groups."""
     began = time.perf_counter()
     sosie = Path(sys.executable).with_name("sosie")
+    others = {name: value for name, value in os.environ.items() if not name.startswith("SOSIE_BLOCKING__")}
     told = subprocess.run(
         [sosie, "evaluate", path, "--matcher", matcher, "--json"],
         check=True,
         capture_output=True,
         text=True,
-        env={**os.environ, **more},
+        env={**others, **more},
     )
     found = json.loads(told.stdout)["metrics"]
     return time.perf_counter() - began, found.get("unseen", found["all"])["row"]["f1"]

@@ -7,12 +7,17 @@ from pathlib import Path
 
 import pytest
 import structlog
+from hypothesis import HealthCheck, settings
 
 # Tests start a hundred processes. Where Python is told to keep no compiled modules each of them would compile thousands
 # anew, so they are kept, but beside no source.
 if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
     sys.dont_write_bytecode = False
     sys.pycache_prefix = os.environ.setdefault("PYTHONPYCACHEPREFIX", str(Path(sys.prefix) / "compiled"))
+
+# No test fails because a machine is slow: the first draw of all reads every module for constants to try.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 LONGEST = (
     "test_airflow_stack",

@@ -1,5 +1,6 @@
 """The decider that ships with the repository: verdicts, reasons, thresholds, and one score for a pair."""
 
+import gzip
 import json
 import shutil
 from pathlib import Path
@@ -10,8 +11,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sosie import artifacts
 from sosie.decider import Calibration, Decider
-from sosie.decider.model import DECIDED, HOPELESS, INPUTS, LEAST_PRIOR, MOST_PRIOR, prior_of
+from sosie.decider.model import (
+    DECIDED,
+    FILES,
+    HOPELESS,
+    INPUTS,
+    KIND,
+    LEAST_PRIOR,
+    MOST_PRIOR,
+    SECOND_TREES,
+    TREES,
+    prior_of,
+)
 from sosie.decider.neighbourhood import FLOOR
 from sosie.errors import ModelError, SettingsError, UnknownListing
 
@@ -146,6 +159,20 @@ def test_a_model_of_other_features_is_refused(tmp_path: Path) -> None:
     (folder / "model.json").write_text(json.dumps(card))
     with pytest.raises(ModelError, match="other pair features"):
         Decider.load(folder)
+
+
+def test_a_decider_of_before_trees_were_kept_in_gzip_still_decides(decider: Decider, tmp_path: Path) -> None:
+    folder = tmp_path / "decider"
+    shutil.copytree(MODEL, folder)
+    for name in (TREES, SECOND_TREES):
+        packed = folder / name
+        packed.with_suffix("").write_bytes(gzip.decompress(packed.read_bytes()))
+        packed.unlink()
+    files = [each for each in FILES if each not in (TREES, SECOND_TREES)]
+    plain = [name.removesuffix(".gz") for name in (TREES, SECOND_TREES)]
+    artifacts.save(folder, KIND, [*files, *plain], decider.artifact.usage, {})
+    older = Decider.load(folder)
+    assert (older.first_trees.text, older.second_trees.text) == (decider.first_trees.text, decider.second_trees.text)
 
 
 def test_a_pair_that_few_trees_dismiss_gets_no_second_look(decider: Decider) -> None:

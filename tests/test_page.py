@@ -578,6 +578,13 @@ def with_candidate(tmp_path: Path) -> tuple[TestClient, Any, str]:
     return client(settings), settings, one.id
 
 
+def test_pinned_models_are_told_above_those_that_are_live(tmp_path: Path) -> None:
+    light = PROJECT / "models" / "light"
+    pinned = client(load(home=tmp_path / "home", models=light)).get("/models").text
+    assert f"SOSIE_MODELS names <code>{light}</code>" in pinned
+    assert "SOSIE_MODELS" not in client(load(home=tmp_path / "home")).get("/models").text
+
+
 def test_models_are_promoted_and_rolled_back_after_a_confirmation(with_candidate: tuple[TestClient, Any, str]) -> None:
     browser, settings, id_ = with_candidate
     page = browser.get("/models").text

@@ -18,9 +18,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from sosie import fence, pipeline, rebuild, registry, tables
+from sosie import features, fence, pipeline, rebuild, registry, tables
 from sosie.artifacts import CARD, save
 from sosie.errors import SettingsError, StoreBusy
+from sosie.features.versions import view_name
 from sosie.index import open_index, server
 from sosie.judgements import judge
 from sosie.lake import Lake
@@ -447,8 +448,12 @@ def test_a_home_moves_to_the_models_without_a_transformer(market: Path, tmp_path
         run(home, market, second, models=light)
     settings = load(home=home, landing=market / "landing", models=light)
     pipeline.rebuild(settings)
-    run(home, market, second, models=light)
     lake = Lake(settings.lake_uri)
+    ids = lake.read(tables.LISTINGS, ~pl.col("is_deleted"))["listing_id"].to_list()
+    view = view_name("text", registry.versions_of(light)["text"])
+    online = features.store(settings).get_online_features([f"{view}:text_vector"], {"listing_id": ids}).to_dict()
+    assert [len(vector) for vector in online["text_vector"]] == [tables.DIM] * len(ids)
+    run(home, market, second, models=light)
     assert set(lake.read(tables.PAIRS)["decider_version"]) == {registry.versions_of(light)["decider"]}
     fresh = all_at_once(tmp_path / "fresh", light, settings)
     assert partition(lake) == partition(fresh)

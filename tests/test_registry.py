@@ -228,6 +228,14 @@ def shell(home: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
     structlog.reset_defaults()  # the command logs to the runner's stderr, which is closed by now
 
 
+def test_the_shell_says_which_models_are_pinned(
+    decider: Path, shell: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "SOSIE_MODELS" not in shell("models")[1]
+    monkeypatch.setenv("SOSIE_MODELS", str(decider))
+    assert f"SOSIE_MODELS names {decider}: whoever has it set uses those." in shell("models")[1]
+
+
 def test_the_shell_lists_refuses_promotes_and_rolls_back(
     home: Settings, decider: Path, shell: Callable[..., tuple[int, str]]
 ) -> None:

@@ -1,5 +1,7 @@
 """Trees as they are served, against LightGBM's own log-odds and its TreeSHAP."""
 
+from pathlib import Path
+
 import lightgbm
 import numpy as np
 import pytest
@@ -105,3 +107,24 @@ def test_the_feature_that_decides_is_the_one_that_treeshap_names() -> None:
     shap = np.abs(model.predict(asked, pred_contrib=True)[:, :-1])
     assert (ours.argmax(axis=1) == shap.argmax(axis=1)).mean() > 0.9
     assert (ours.argmax(axis=1) == 3).mean() > 0.9
+
+
+def test_what_is_left_out_of_a_file_changes_no_answer_and_no_contribution(tmp_path: Path) -> None:
+    """Not ours, and not LightGBM's, which can still load it."""
+    values, asked = pairs(3, 300), pairs(4, 100)
+    trees = grown(values, np.nan_to_num(values[:, 0] * values[:, 1]) > 0, 20, 8)
+    trees.save(tmp_path / "trees.txt.gz")
+    read = Trees.load(tmp_path / "trees.txt.gz")
+    assert len(read.text) < 0.8 * len(trees.text)
+    np.testing.assert_array_equal(read.log_odds(asked), trees.log_odds(asked))
+    np.testing.assert_array_equal(read.contributions(asked), trees.contributions(asked))
+    before, after = (lightgbm.Booster(model_str=each.text) for each in (trees, read))
+    for option in ("raw_score", "pred_contrib"):
+        np.testing.assert_array_equal(after.predict(asked, **{option: True}), before.predict(asked, **{option: True}))
+
+
+def test_a_file_of_before_is_read_as_it_is(tmp_path: Path) -> None:
+    values = pairs(5, 200)
+    trees = grown(values, np.nan_to_num(values[:, 0]) > 0, 4, 4)
+    (tmp_path / "trees.txt").write_text(trees.text)
+    assert Trees.load(tmp_path / "trees.txt").text == trees.text

@@ -37,6 +37,17 @@ def land(landing: Path, hour: str, *rows: dict[str, object], name: str = "rows.c
     pl.DataFrame([FEED | at | row for row in rows], infer_schema_length=None).write_csv(path)
 
 
+def up_to_decisions(run: pipeline.Run) -> None:
+    """An hour that dies before anything reaches the storefront."""
+    pipeline.validate(run)
+    pipeline.detect_changes(run)
+    for part in pipeline.shards(run):
+        pipeline.embed(run, **part)
+    pipeline.upsert_vectors(run)
+    pipeline.match(run)
+    pipeline.cluster(run)
+
+
 def run_of(landing: Path, hour: str, **settings: object) -> pipeline.Run:
     return pipeline.Run.of(hour, settings=load(home=landing.parent / "home", landing=landing, **settings))
 
@@ -257,13 +268,15 @@ def test_what_an_ended_hour_published_is_not_compared_again_but_what_a_later_try
     pipeline.run_all(run_of(landing, SECOND))
     land(landing, FIRST, {"listing_id": "a3", "title": KETTLE}, name="later.csv")
     died = run_of(landing, FIRST)
-    pipeline.validate(died)
-    pipeline.detect_changes(died)
-    for part in pipeline.shards(died):
-        pipeline.embed(died, **part)
-    pipeline.upsert_vectors(died)
-    pipeline.match(died)
-    pipeline.cluster(died)
+    up_to_decisions(died)
     pipeline.run_all(run_of(landing, THIRD))
     assert asked == [["a0", "a1", "a2"], [], ["a0", "a1", "a2", "a3"]]
     assert features.lookup(died.settings, ["a3"])["cluster_id"].item() == clusters(died.lake)["a3"]
+
+
+def test_what_the_very_first_hour_decided_before_it_died_the_next_one_publishes(landing: Path) -> None:
+    died = run_of(landing, FIRST)
+    up_to_decisions(died)
+    pipeline.run_all(run_of(landing, SECOND))
+    told = features.lookup(died.settings, ["a0", "a1", "a2"])
+    assert dict(told.select("listing_id", "cluster_id").iter_rows()) == clusters(died.lake)

@@ -334,6 +334,12 @@ def live_models(home: Path) -> Path:
     return home / "registry" / str(promoted) if promoted else PROJECT / "models"
 
 
+def pinned_models(settings: "Settings") -> Path | None:
+    """Models of a place of their own, named by SOSIE_MODELS: they are used whatever is live."""
+    packaged, promoted = settings.models == PROJECT / "models", settings.models.parent == settings.home / "registry"
+    return None if packaged or promoted else settings.models
+
+
 def live_pointer(home: Path) -> dict[str, Any]:
     """What `registry/live.json` says: id, moves and versions; empty where there is none. Raises `ModelError`."""
     file = home / "registry" / "live.json"

@@ -139,12 +139,17 @@ class Decider:
 
     @cached_property
     def first_trees(self) -> Trees:
-        return Trees.load(self.artifact.file(TREES), self.threads)
+        return self._trees(TREES)
 
     @cached_property
     def second_trees(self) -> Trees:
         """They add to the log-odds of the first ones."""
-        return Trees.load(self.artifact.file(SECOND_TREES), self.threads)
+        return self._trees(SECOND_TREES)
+
+    def _trees(self, name: str) -> Trees:
+        """Deciders that were trained before trees were kept in gzip have them as they were."""
+        file = self.artifact.file(name)
+        return Trees.load(file if file.exists() else file.with_suffix(""), self.threads)
 
     def in_catalogue(self, listings: int) -> Self:
         """The same for a catalogue of so many listings: see `prior_of`."""

@@ -44,7 +44,8 @@ class Trees:
 
     @classmethod
     def load(cls, file: Path, threads: int = 0) -> Self:
-        return cls(gzip.decompress(file.read_bytes()).decode(), threads)
+        held = file.read_bytes()
+        return cls((gzip.decompress(held) if file.suffix == ".gz" else held).decode(), threads)
 
     def save(self, file: Path) -> None:
         kept = [line for line in self.text.splitlines(keepends=True) if not line.startswith(_UNKEPT)]

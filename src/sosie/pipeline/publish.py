@@ -9,7 +9,7 @@ import polars as pl
 from sosie import alerts, faults
 from sosie.artifacts import Artifact
 from sosie.lake import Lake
-from sosie.pipeline.embed import MODALITIES, latest, version
+from sosie.pipeline.embed import MODALITIES, Modality, latest, version
 from sosie.pipeline.ingest import changes, thumbnails
 from sosie.pipeline.run import Counts, Run, Tally, step
 from sosie.settings import Settings
@@ -34,12 +34,23 @@ def publish_features(run: Run, tally: Tally) -> None:
     others = pl.col("state") == "succeeded", pl.col("run_id") != run.id
     ended = run.lake.read(RUNS, *others, columns=["run_id", "started_at", "finished_at"])
     since = pl.lit(ended["started_at"].max(), dtype=DECISIONS.columns["created_timestamp"])
-    recent = run.lake.read(DECISIONS, (pl.col("run_id") == run.id) | (pl.col("created_timestamp") >= since))
+    # Where no hour has ended yet there is no such time, and everything counts.
+    lately = (pl.col("created_timestamp") >= since).fill_null(True)
+    recent = run.lake.read(DECISIONS, (pl.col("run_id") == run.id) | lately)
     until = recent.select("run_id").join(ended, on="run_id", how="left", maintain_order="left")["finished_at"]
     decisions = recent.filter((recent["created_timestamp"] > until).fill_null(True))
     published = features.publish(run.settings, text, image, decisions)
     tally.wrote += published["text"] + published["image"] + published["decisions"]
     tally(text_rows=published["text"], image_rows=published["image"], decision_rows=published["decisions"])
+
+
+def publish_vectors(settings: Settings, lake: Lake, modality: Modality, stamp: str, listing_ids: pl.Series) -> None:
+    """Write the vectors of one version to the online store, for whoever is to use it from the switch on."""
+    from sosie import features
+
+    vectors = latest(lake, modality, stamp, listing_ids)
+    text, image = (vectors if modality == name else vectors.clear() for name in MODALITIES)
+    features.publish(settings, text, image, DECISIONS.schema.to_frame())
 
 
 @step

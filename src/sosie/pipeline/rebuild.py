@@ -7,6 +7,7 @@ from sosie.index import open_index
 from sosie.lake import Lake
 from sosie.locks import exclusive
 from sosie.pipeline.embed import MODALITIES, Modality, current, embed_listings, version
+from sosie.pipeline.publish import publish_vectors
 from sosie.pipeline.run import Counts, log
 from sosie.settings import Settings
 from sosie.tables import LISTINGS
@@ -16,7 +17,8 @@ def rebuild(settings: Settings) -> Counts:
     """Make the index hold exactly the live catalogue under the models' versions, and have searches use it.
 
     Listings that have no vector under these versions are embedded first; the others cost no model call. Both
-    collections are whole before the first alias moves. Hours wait meanwhile. Pairs stay as they are.
+    collections are whole before the first alias moves, and where it moves from another version the online store has
+    the vectors before. Hours wait meanwhile. Pairs stay as they are.
     """
     lake, counts = Lake(settings.lake_uri), Counts()
     embedded = _by_ray(lake, settings) if settings.rebuild.engine == "ray" else {}
@@ -35,7 +37,11 @@ def rebuild(settings: Settings) -> Counts:
             }
             log.info("index rebuilt", modality=modality, version=stamp, mended=written.rows)
         for modality in MODALITIES:
-            index.promote(modality, version(settings, modality))
+            stamp = version(settings, modality)
+            if index.version(modality) not in (None, stamp):
+                for part in live.drop_nulls(f"{modality}_hash").iter_slices(settings.rebuild.chunk):
+                    publish_vectors(settings, lake, modality, stamp, part["listing_id"])
+            index.promote(modality, stamp)
     return counts
 
 

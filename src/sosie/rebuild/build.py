@@ -12,12 +12,12 @@ import polars as pl
 from sosie.index import VectorIndex, open_index, server
 from sosie.lake import Lake
 from sosie.locks import exclusive
-from sosie.pipeline.embed import Modality, embed_listings, latest, version
+from sosie.pipeline.embed import Modality, embed_listings, version
+from sosie.pipeline.publish import publish_vectors
 from sosie.pipeline.run import Counts, log
 from sosie.rebuild.instep import astray, bring, fit, with_content, without_vector
 from sosie.rebuild.target import Progress, Target, begin, mark, progress
 from sosie.settings import Settings
-from sosie.tables import DECISIONS
 
 RUN = "rebuild"
 """What the commits of a build are signed with."""
@@ -87,15 +87,9 @@ def _load(
 
 def _publish(settings: Settings, lake: Lake, served: Settings, modality: Modality, at: Progress) -> None:
     """The vectors to the online store, so that whoever is to use the new version finds them before the switch."""
-    from sosie import features
-
-    empty = DECISIONS.schema.to_frame()
     rows = with_content(lake, modality).select("listing_id")
     for part in _parts(settings, rows, replace(at, phase="publish", modality=modality)):
-        vectors = latest(lake, modality, version(served, modality), part["listing_id"])
-        none = vectors.clear()
-        text, image = (vectors, none) if modality == "text" else (none, vectors)
-        features.publish(settings, text, image, empty)
+        publish_vectors(settings, lake, modality, version(served, modality), part["listing_id"])
 
 
 def _parts(settings: Settings, rows: pl.DataFrame, at: Progress) -> Iterator[pl.DataFrame]:
