@@ -22,6 +22,7 @@ from sosie import settings
 from sosie.errors import IndexOutOfStep, IndexUnavailable, SchemaMismatch, SettingsError
 from sosie.index import VectorIndex, collection_name, open_index
 from sosie.index import server as milvus_server
+from sosie.index.ahead import ahead
 from sosie.index.client import among
 from sosie.index.profiles import PROFILES, index_params, profile_for
 from sosie.index.rows import NEIGHBOURS
@@ -374,7 +375,7 @@ def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
 
 def test_a_server_that_was_started_ahead_is_the_one_that_is_used(tmp_path: Path) -> None:
     given, record = make_settings(tmp_path), tmp_path / "milvus" / "server.json"
-    with milvus_server.ahead(given):
+    with ahead(given):
         while not record.exists():
             time.sleep(0.05)
         with milvus_server.serve(given) as uri:
@@ -385,11 +386,27 @@ def test_a_server_that_was_started_ahead_is_the_one_that_is_used(tmp_path: Path)
     assert not alive(pid)
 
 
+def test_collections_are_read_ahead(tmp_path: Path) -> None:
+    """A server that was started again has read none, until somebody asks for one."""
+    from pymilvus import MilvusClient
+
+    given = make_settings(tmp_path)
+    with open_index(given) as index:
+        index.ensure("text", "model1")
+        index.upsert("text", ["a"], unit(np.random.default_rng(0), 1))
+    with ahead(given), milvus_server.serve(given) as uri:
+        client, until = MilvusClient(uri), time.monotonic() + 60
+        while client.get_load_state("listings_text")["state"].name != "Loaded" and time.monotonic() < until:
+            time.sleep(0.05)
+        assert client.get_load_state("listings_text")["state"].name == "Loaded"
+        client.close()
+
+
 def test_a_server_that_cannot_start_ahead_leaves_it_to_who_needs_it_to_say_so(tmp_path: Path) -> None:
     given = make_settings(tmp_path)
     (tmp_path / "milvus").write_text("no folder")
     went_on = False
-    with milvus_server.ahead(given):
+    with ahead(given):
         went_on = True
     assert went_on
     with pytest.raises(OSError), milvus_server.serve(given):

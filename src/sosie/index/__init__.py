@@ -28,7 +28,7 @@ from sosie.tables import DIM
 from sosie.vectors import Vectors, matrix
 
 Modality = Literal["text", "image"]
-_MODALITIES: tuple[Modality, ...] = ("text", "image")
+MODALITIES: tuple[Modality, ...] = ("text", "image")
 _ID, _VECTOR = "listing_id", "vector"
 _INDEX_SECONDS = 6 * 3_600.0
 
@@ -62,7 +62,7 @@ def _follow_live(index: "VectorIndex", settings: Settings) -> None:
     """Move each alias to the version that the last switch of models made live, where that died before it did."""
     from sosie import registry
 
-    for modality in _MODALITIES:
+    for modality in MODALITIES:
         wanted = registry.committed(settings).get(modality)
         if (
             wanted
@@ -148,6 +148,11 @@ class VectorIndex:
             return self._profile
         embedded = self._write_lock is not None
         return profile_for(rows, "" if embedded else str(self._milvus.call("get_server_version")))
+
+    def load(self, modality: Modality) -> None:
+        """Have the server read the collection that is served, where there is one: else who asks first waits for it."""
+        if self.version(modality) is not None:
+            self._milvus.call("load_collection", alias_name(modality))
 
     def fit(self, modality: Modality, version: str, rows: int) -> bool:
         """Index the collection by the profile for so many rows; returns whether it was by another.

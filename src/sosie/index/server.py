@@ -12,20 +12,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from uuid import uuid4
 
 import psutil  # type: ignore[import-untyped,unused-ignore]
-import structlog
 from filelock import FileLock, Timeout
 
 from sosie.errors import IndexUnavailable
 from sosie.settings import Settings
-
-log = structlog.get_logger("sosie")
 
 HOST = "127.0.0.1"  # without --host it listens on every interface, and it has no login
 _STOP_SECONDS = 10.0
@@ -112,19 +108,6 @@ def serve(settings: Settings) -> Iterator[str]:
         yield f"http://{HOST}:{server.port}"
     finally:
         _leave(home, me)
-
-
-@contextmanager
-def ahead(settings: Settings) -> Iterator[None]:
-    """Start it beside what is done first, so that who needs it next finds it up.
-
-    Where it does not come up nothing is raised here: `serve` tries again for who needs it, and says why.
-    """
-    with ExitStack() as served, ThreadPoolExecutor(1) as thread:
-        start = thread.submit(served.enter_context, serve(settings))
-        yield
-        if failure := start.exception():
-            log.warning("the index's server did not start ahead", reason=str(failure))
 
 
 def _leave(home: _Home, me: FileLock) -> None:

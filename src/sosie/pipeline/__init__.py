@@ -4,7 +4,7 @@ Every step takes a `Run`, can be run again, and gives the same tables. Data pass
 its scratch space); only counts come back.
 """
 
-from sosie.index import server
+from sosie.index.ahead import ahead
 from sosie.pipeline.cluster import cluster
 from sosie.pipeline.embed import Shard, embed, shards
 from sosie.pipeline.follow import follow
@@ -43,7 +43,7 @@ __all__ = [
 
 def run_all(run: Run) -> None:
     """The whole hour in this process. Raises `StoreBusy` where another run of this home goes on for too long."""
-    with run_alone(run.settings), server.ahead(run.settings):
+    with run_alone(run.settings), ahead(run.settings):
         validate(run)
         detect_changes(run)
         for part in shards(run):
