@@ -9,7 +9,8 @@ Pillow, resized and turned into a tensor by torchvision, one after the other. Bo
 
 Titles are Shopee's, pictures those of data/fashion, else a simulated marketplace's. Pictures there have 224 px, so they
 are also enlarged to 1,000 px, as sellers send them. `parity` is the lowest cosine between the two sides' vectors. Where
-no training folder is found, torch gets the same architecture with random weights: times stand, parity is left out.
+no training folder with all of that is found, torch gets the same architecture with random weights: times stand, parity
+is left out.
 """
 
 import io
@@ -45,6 +46,15 @@ PICTURES: dict[Size, int] = {"small": 16, "standard": 128, "large": 1_000}
 TRIES: dict[Size, int] = {"small": 1, "standard": 5, "large": 5}
 BATCH, SELLERS_SIDE = 32, 1_000
 TEXT_GOAL, PICTURE_GOAL, PARITY = 6.0, 4.0, 0.99
+BERT, MAE = "text/bert/encoder.pt", "image/mae/last.pt"
+NEEDED = (
+    "models/text/encoder.onnx",
+    "models/image/encoder.onnx",
+    BERT,
+    MAE,
+    "reduction/text-bert.npz",
+    "reduction/image-mae.npz",
+)
 
 
 @dataclass(frozen=True)
@@ -56,7 +66,7 @@ class Trained:
     @classmethod
     def find(cls) -> "Trained":
         folder = Path(os.environ.get("SOSIE_TRAINING") or PROJECT / "var" / "training" / "full")
-        return cls(folder if (folder / "models" / "text" / "encoder.onnx").exists() else None)
+        return cls(folder if all((folder / name).exists() for name in NEEDED) else None)
 
     def model(self, modality: str) -> Path:
         return self.folder / "models" / modality if self.folder else settings().encoder(modality)
@@ -145,7 +155,7 @@ class PlainTitles:
         bert.set_attn_implementation("sdpa")
         self.model = TitleEncoder(bert, knobs.layers)
         if trained.folder:
-            self.model.load_state_dict(trained.weights("text/bert/encoder.pt"))
+            self.model.load_state_dict(trained.weights(BERT))
         self.model.eval()
         self.head = trained.head("text-bert", self.model.head.in_features)
 
@@ -171,7 +181,7 @@ class PlainPictures:
         self.trained = trained
         self.model = Encoder(shape, (0.0,) * 3, (1.0,) * 3)
         if trained.folder:
-            self.model.load_state_dict(trained.weights("image/mae/last.pt")["encoder"])
+            self.model.load_state_dict(trained.weights(MAE)["encoder"])
         self.model.eval()
         self.head = trained.head("image-mae", self.model.head.in_features)
         self.prepare = transforms.Compose([transforms.Resize((shape.picture, shape.picture)), transforms.PILToTensor()])
