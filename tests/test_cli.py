@@ -68,6 +68,15 @@ def test_a_run_is_named_by_its_hour(tmp_path: Path, hour: str) -> None:
     assert "2026-01-05T09" in told.output
 
 
+def test_an_hour_that_has_not_begun_is_refused(tmp_path: Path) -> None:
+    told = runner.invoke(app, ["run", "--landing", str(tmp_path), "--hour", "2962-01-05T09"], env={"COLUMNS": "300"})
+    assert (told.exit_code, "2962-01-05T09 hasn't begun" in told.output) == (EXIT_TERMINAL, True)
+
+
+def test_help_names_the_extra_that_an_option_needs() -> None:
+    assert "sosie[ray]" in runner.invoke(app, ["rebuild", "--help"], env={"COLUMNS": "300"}).output
+
+
 def test_judging_an_unknown_listing_says_so(home: Path) -> None:
     told = runner.invoke(app, ["judge", "a", "b", "same"])
     assert told.exit_code == EXIT_TERMINAL

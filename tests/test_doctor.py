@@ -103,6 +103,10 @@ def a_model_is_damaged(settings: Settings) -> Settings:
     return settings.model_copy(update={"models": models})
 
 
+def there_are_no_models(settings: Settings) -> Settings:
+    return settings.model_copy(update={"models": settings.home / "nowhere"})
+
+
 def vectors_are_missing(settings: Settings) -> Settings:
     lake = Lake(settings.lake_uri)
     one = lake.read(tables.TEXT_EMBEDDINGS).head(1)
@@ -167,12 +171,13 @@ def reports_can_not_be_written(settings: Settings) -> Settings:
         ("lake", lake_is_a_file, "can't be written", "SOSIE_LAKE_URI"),
         ("lake", a_table_lost_its_files, "Table listings can't be read", "backup"),
         ("lake", a_table_is_cut_short, "Table listings can't be read", "backup"),
+        ("models", there_are_no_models, "which is no folder", "SOSIE_MODELS"),
         ("models", a_model_is_damaged, "encoder.onnx is missing or is not the file", "git checkout"),
         ("versions", vectors_are_missing, "1 live listings have no text vector", "sosie rebuild"),
         ("index", milvus_is_away, "No Milvus answers", "leave that unset"),
         ("index", the_index_lost_a_vector, "vectors, the lake has", "sosie rebuild"),
         ("index", the_alias_serves_another_version, "serves version 0123456789ab", "SOSIE_MODELS"),
-        ("features", the_online_store_is_lost, "otherwise than the lake", "materialize"),
+        ("features", the_online_store_is_lost, "otherwise than the lake", "sosie upkeep"),
         ("features", no_registry, "registry is not there", "publish_features"),
         ("alerts", an_unknown_channel, "Apprise can't use", "SOSIE_ALERTS__URLS"),
         ("alerts", unusable_rules, "nosuch", "."),

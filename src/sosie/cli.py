@@ -5,6 +5,7 @@ import getpass
 import json
 import sys
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -84,6 +85,8 @@ def run(
         if landing is not None and not landing.is_dir():
             raise typer.BadParameter(f"{landing} is no folder.", param_hint="--landing")
         current = pipeline.Run.of(hour, landing=landing)
+        if current.hour > (now := datetime.now(UTC)):
+            raise typer.BadParameter(f"{current.id} hasn't begun: in UTC it is {now:%Y-%m-%dT%H}.", param_hint="--hour")
         try:
             pipeline.run_all(current)
         except Exception as error:

@@ -19,7 +19,7 @@ def rebuild(
     status: Annotated[bool, typer.Option("--status", help="Only tell what stands beside the live index.")] = False,
     abandon: Annotated[bool, typer.Option("--abandon", help="Let hours stop writing the second index.")] = False,
     engine: Annotated[
-        str | None, typer.Option(help="Where to embed: local, or ray (needs sosie[ray]). Default: `rebuild.engine`.")
+        str | None, typer.Option(help="Where to embed: local, or ray (needs sosie\\[ray]). Default: `rebuild.engine`.")
     ] = None,
 ) -> None:
     """Make the index again from the lake: the live one, or with --models a second one for other models.

@@ -20,6 +20,13 @@ def files(settings: Settings) -> Iterator[Finding]:
         "image-encoder": settings.image_model,
         "decider": settings.decider_model,
     }
+    if not settings.models.is_dir():
+        yield fault(
+            "models",
+            f"The models are to be in {settings.models}, which is no folder.",
+            "Correct SOSIE_MODELS, or `models` in params.yaml, or take it out.",
+        )
+        return
     for kind, folder in folders.items():
         try:
             artifact = Artifact.load(folder, kind)

@@ -147,5 +147,5 @@ def features(settings: Settings) -> Iterator[Finding]:
             "features",
             f"The online store answers {wrong.height:,} of {some.height:,} listings otherwise than the lake, such as "
             f"{wrong['listing_id'][0]}.",
-            "Restore the online store from the lake with `feast -c feature_repo materialize`.",
+            "Run an hour, which tells it what was judged since the last; where it stays so, `sosie upkeep` mends it.",
         )

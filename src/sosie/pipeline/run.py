@@ -221,7 +221,9 @@ def left_behind(run: Run) -> str:
     """What of an hour that stopped is done, in a sentence, and how to go on."""
     done = list(dict.fromkeys(record["step"] for record in run.staging.records()))
     landing = "" if run.settings.landing == current_settings().landing else f" --landing {run.settings.landing}"
-    so_far = f"Done and kept of hour {run.id}: {', '.join(done)}. " if done else f"Nothing of hour {run.id} was done. "
+    so_far = f"Nothing of hour {run.id} was done. "
+    if done:
+        so_far = f"Done and kept of hour {run.id}, by this try or one before: {', '.join(done)}. "
     return f"{so_far}To go on: sosie run{landing} --hour {run.id}. Every step can be run twice, nothing doubles."
 
 
