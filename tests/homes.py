@@ -18,11 +18,8 @@ heeds_permissions = pytest.mark.skipif(
 )
 
 
-def up_to_clusters(run: pipeline.Run) -> None:
-    """An hour but for the storefront and alerts: what a later hour builds on, and the manifest, by which it knows it.
-
-    Each step by itself, as Airflow calls it.
-    """
+def up_to_decisions(run: pipeline.Run) -> None:
+    """An hour that dies before the storefront hears of it. Each step by itself, as Airflow calls it."""
     pipeline.validate(run)
     pipeline.detect_changes(run)
     for part in pipeline.shards(run):
@@ -30,6 +27,11 @@ def up_to_clusters(run: pipeline.Run) -> None:
     pipeline.upsert_vectors(run)
     pipeline.match(run)
     pipeline.cluster(run)
+
+
+def up_to_clusters(run: pipeline.Run) -> None:
+    """An hour but for storefront and alerts: what a later hour builds on, and the manifest, by which it knows it."""
+    up_to_decisions(run)
     pipeline.report(run)
 
 

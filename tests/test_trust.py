@@ -15,7 +15,7 @@ import polars as pl
 import psutil
 import pytest
 from filelock import FileLock
-from homes import up_to_clusters
+from homes import up_to_clusters, up_to_decisions
 
 from sosie import features, pipeline, tables
 from sosie.errors import IndexUnavailable, StoreBusy, TerminalError
@@ -35,17 +35,6 @@ def land(landing: Path, hour: str, *rows: dict[str, object], name: str = "rows.c
     path.parent.mkdir(parents=True, exist_ok=True)
     at = {"updated_at": f"{hour}:10:00Z"}
     pl.DataFrame([FEED | at | row for row in rows], infer_schema_length=None).write_csv(path)
-
-
-def up_to_decisions(run: pipeline.Run) -> None:
-    """An hour that dies before anything reaches the storefront."""
-    pipeline.validate(run)
-    pipeline.detect_changes(run)
-    for part in pipeline.shards(run):
-        pipeline.embed(run, **part)
-    pipeline.upsert_vectors(run)
-    pipeline.match(run)
-    pipeline.cluster(run)
 
 
 def run_of(landing: Path, hour: str, **settings: object) -> pipeline.Run:

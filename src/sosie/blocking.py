@@ -15,7 +15,7 @@ from sosie.screening import Places
 from sosie.vectors import Vectors, matrix
 
 NEIGHBOURS = pl.Schema({"query_id": pl.String, "listing_id": pl.String, "similarity": pl.Float32})
-"""Where listings go by another id than their own, which may be of any type that has an order, that is its type."""
+"""Ids are the listings' own, or whatever who asks calls them by: of any one type that has an order."""
 
 _PAIR: dict[str, pl.DataType | type[pl.DataType]] = {
     "left_id": pl.String,
