@@ -72,6 +72,24 @@ def test_the_online_store_is_held_against_what_was_decided_last(settings: Settin
     assert faults(settings, "features") == []
 
 
+def test_what_the_next_hour_is_still_to_tell_is_no_fault(settings: Settings) -> None:
+    features.apply(settings)
+    lake = Lake(settings.lake_uri)
+    vetoed = lake.read(tables.DECISIONS, pl.col("is_duplicate")).with_columns(
+        is_duplicate=False,
+        canonical_id=pl.lit(None, pl.String),
+        event_timestamp=pl.col("event_timestamp") + timedelta(seconds=1),
+        created_timestamp=pl.lit(datetime.now(UTC)),
+    )
+    assert vetoed.height
+    lake.append(tables.DECISIONS, vetoed)
+    assert faults(settings, "features") == []
+    ended = lake.read(tables.RUNS).with_columns(finished_at=pl.lit(datetime.now(UTC)))
+    lake.upsert(tables.RUNS, ended)
+    (found,) = faults(settings, "features")
+    assert "otherwise than the lake" in found.detail
+
+
 def no_landing(settings: Settings) -> Settings:
     shutil.rmtree(settings.landing)
     return settings

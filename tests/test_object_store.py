@@ -1,5 +1,6 @@
 """Two hours by the `sosie` command with lake, scratch, pictures and reports in an object store, by settings alone."""
 
+import os
 import re
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from object_store import filesystem, s3
 from PIL import Image
 
 from sosie import tables
+from sosie.commands.console import EXIT_TRANSIENT
 from sosie.lake import Lake
 from sosie.pipeline.ingest import thumbnails
 from sosie.settings import PROJECT, Settings, Upkeep, load
@@ -70,6 +72,21 @@ def test_both_hours_are_in_the_bucket(ran: Ran) -> None:
     kept = {Path(name).stem for name in ran.store.find("marketplace-sosie/lake/pictures")}
     assert kept >= set(hashes)
     assert ran.store.glob("marketplace-sosie/lake/_staging/*/*.json"), "the records of each step"
+
+
+def test_a_bucket_out_of_reach_is_told_in_sentences(ran: Ran) -> None:
+    told = subprocess.run(
+        [str(Path(sys.executable).with_name("sosie")), "run", "--landing", str(ran.settings.landing)],
+        env=os.environ | {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert told.returncode == EXIT_TRANSIENT, told.stderr
+    assert "is done can't be told, as its store can't be read" in told.stderr
+    assert "StoreBusy: Table s3://marketplace-sosie/lake/runs can't be read" in told.stderr
+    assert "Mend the store's address" in told.stderr
+    assert "\x1b" not in told.stderr
 
 
 def test_upkeep_takes_forgotten_pictures_out_of_the_bucket(ran: Ran) -> None:

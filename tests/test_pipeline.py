@@ -323,6 +323,27 @@ def test_a_row_that_was_replayed_in_its_own_hour_and_refused_again_still_waits(s
         assert held.rows() == [(f"{HOURS[0]}/bad.csv", HOURS[0]), (landed.file, None)]
 
 
+def test_a_row_with_more_fields_than_its_header_is_replayed_by_nobody(shop: Path) -> None:
+    names = "listing_id,updated_at,price,title,brand"
+    shifted = "s1,2026-01-05T00:10:00Z,9.5,Acme kettle, 2 litre,Acme"  # its brand would be " 2 litre"
+    wrong = "w1,2026-01-05T00:10:00Z,nine,Acme kettle,Acme"
+    good = [f"g{number},2026-01-05T00:10:00Z,9.5,Borealis lamp {number},Borealis" for number in range(9)]
+    (shop / HOURS[0]).mkdir(exist_ok=True)
+    (shop / HOURS[0] / "feed.csv").write_text("\n".join([names, shifted, *good]))
+    (shop / HOURS[1]).mkdir(exist_ok=True)
+    (shop / HOURS[1] / "feed.csv").write_text("\n".join([names, shifted, wrong, *good]))
+    first, second = (run_of(shop, hour) for hour in HOURS[:2])
+    up_to_clusters(first)
+    with pytest.raises(TerminalError, match=r"feed.csv: 6 fields where the header names 5 \(line 2\)"):
+        replay.replay(first.settings, HOURS[0], "castable")
+    up_to_clusters(second)
+    landed, rows = replay.replay(second.settings, HOURS[1], "castable")
+    assert (rows, pl.read_csv(shop / landed.file)["listing_id"].to_list()) == (1, ["w1"])
+    pipeline.validate(run_of(shop, "2026-01-05T02"))
+    taken = second.lake.read(tables.QUARANTINE, pl.col("run_id") == HOURS[1]).select("listing_id", "replayed_run")
+    assert dict(taken.iter_rows()) == {"s1": None, "w1": "2026-01-05T02"}
+
+
 def test_a_replay_is_taken_when_the_files_before_it_were_cleared_away(shop: Path) -> None:
     land(shop, HOURS[0], {"listing_id": "b1", "title": None}, name="bad.csv")
     first = run_of(shop, HOURS[0])
@@ -334,6 +355,27 @@ def test_a_replay_is_taken_when_the_files_before_it_were_cleared_away(shop: Path
     again, rows = replay.replay(first.settings, HOURS[0], "title_present")
     assert (again.file != landed.file, rows) == (True, 1)
     assert pipeline.validate(run_of(shop, "2026-01-05T02"))["rows_read"] == 1
+
+
+def test_an_hours_seconds_are_those_of_its_steps(shop: Path) -> None:
+    run = run_of(shop, HOURS[0])
+    for step, shard, started, seconds in (
+        ("validate", "0", "01:00:00", 10.0),
+        ("embed", "text", "01:00:10", 10.0),
+        ("embed", "image", "01:00:15", 10.0),  # beside the other shard
+        ("match", "0", "03:00:00", 5.0),  # of a second try
+    ):
+        run.staging.put_record(
+            {
+                "step": step,
+                "shard": shard,
+                "started_at": f"2026-01-05T{started}+00:00",
+                "seconds": seconds,
+                "peak_memory_bytes": 1,
+                "counts": {},
+            }
+        )
+    assert pipeline.manifest(run)["seconds"] == 10 + 15 + 5
 
 
 @pytest.mark.parametrize("hour", ["2026-11-31T09", "2026-01-05T24", "2026-1-5T9", "2026-01-05T09 ", "a/2026-01-05T09"])

@@ -47,6 +47,7 @@ def test_every_query_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         assert told.exit_code == 0, (page, line, told.output)
     for wrong, why in (
         ("select nothing from nowhere", "nowhere"),
+        (" ;", "The query is empty"),
         ("select nothing from runs", 'unable to find column "nothing"'),
         ("delete from runs", "delete is no query"),
         ("  DROP TABLE runs", "drop is no query"),

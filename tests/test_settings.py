@@ -39,6 +39,8 @@ def test_the_environment_overlays_defaults(monkeypatch: pytest.MonkeyPatch) -> N
         ({"validation": {"max_bat_share": 0.1}}, "SOSIE_VALIDATION__MAX_BAT_SHARE"),
         ({"home": "/tmp/a [b]"}, r"has '\[' in it, which Delta tables can't lie below"),
         ({"lake_uri": "/tmp/a%20b"}, "has '%20' in it"),
+        ({"lake_uri": "s4://bucket/lake"}, "s4://bucket/lake is in no store that is known"),
+        ({"reports": "s4://bucket/reports"}, "'s4' .environment: SOSIE_REPORTS"),
         ({"blocking": {"text_neighbours": -1}}, "SOSIE_BLOCKING__TEXT_NEIGHBOURS"),
         ({"blocking": {"min_text_similarity": 7}}, "SOSIE_BLOCKING__MIN_TEXT_SIMILARITY"),
         ({"embedding": {"batch_size": 0}}, "SOSIE_EMBEDDING__BATCH_SIZE"),
@@ -73,4 +75,13 @@ def test_a_section_that_there_is_not_is_named(variable: str, monkeypatch: pytest
     load()
     monkeypatch.setenv(variable, "1")
     with pytest.raises(SettingsError, match=rf"\(environment: {variable}\)"):
+        load()
+
+
+@pytest.mark.parametrize(("variable", "meant"), [("SOSIE_LAKE_URL", "SOSIE_LAKE_URI"), ("SOSIE_MODEL", "SOSIE_MODELS")])
+def test_a_name_like_a_settings_is_refused_with_the_one_that_is_meant(
+    variable: str, meant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, "elsewhere")
+    with pytest.raises(SettingsError, match=rf"\(environment: {variable}; perhaps {meant} is meant\)"):
         load()

@@ -11,7 +11,7 @@
     └── TransientError         the world was busy: trying again later can work
         ├── IndexUnavailable   Milvus can't be reached, or is not ready
         ├── IndexOutOfStep     the index doesn't hold what was just written to it
-        └── StoreBusy          another writer holds a store
+        └── StoreBusy          another writer holds a store, or it can't be reached or has no room
 
 A message says what is wrong, where, and what to do, in one sentence each. Airflow retries transient errors only.
 """
@@ -62,4 +62,4 @@ class IndexOutOfStep(TransientError):
 
 
 class StoreBusy(TransientError):
-    """Another writer holds a store."""
+    """Another writer holds a store, or it can't be reached or has no room."""

@@ -6,6 +6,7 @@ import polars as pl
 
 from sosie.errors import UnknownListing
 from sosie.lake import Lake
+from sosie.runs import last_end
 from sosie.tables import (
     CHANGES,
     CLUSTER_EVENTS,
@@ -51,7 +52,7 @@ def explain(lake: Lake, listing: str) -> Facts:
         *_changes(lake, listing),
         *refused,
         *_events(lake, listing, told["cluster_id"]),
-        *_decisions(told),
+        *_decisions(lake, told),
         *judged,
     ]
     return {
@@ -100,11 +101,14 @@ def _events(lake: Lake, listing: str, clusters: pl.Series) -> list[Facts]:
     ]
 
 
-def _decisions(told: pl.DataFrame) -> list[Facts]:
+def _decisions(lake: Lake, told: pl.DataFrame) -> list[Facts]:
+    """`published` is false where the next hour is still to tell the storefront."""
+    until = last_end(lake)
     return [
         {
             "hour": row["run_id"],
             "what": "told",
+            "published": until is not None and row["created_timestamp"] <= until,
             **{name: row[name] for name in ("is_duplicate", "cluster_id", "canonical_id", "score")},
         }
         for row in told.iter_rows(named=True)
@@ -202,7 +206,8 @@ def _happened(fact: Facts) -> str:
         return f"{fact['who']} judged it {fact['verdict']} {_than(fact['verdict'])} {fact['other']}{note}{back}"
     if fact["what"] == "told":
         which = f"a duplicate of {fact['canonical_id']}" if fact["is_duplicate"] else "no duplicate"
-        return f"the storefront is told: {which}" + (f" (cluster {fact['cluster_id']})" if fact["cluster_id"] else "")
+        when = "is told" if fact["published"] else "is told by the next hour"
+        return f"the storefront {when}: {which}" + (f" (cluster {fact['cluster_id']})" if fact["cluster_id"] else "")
     moved = "".join(f"; {word} {_some(fact[side])}" for side, word in (("joined", "with"), ("left", "without"))
                     if fact[side])  # fmt: skip
     ways = f": {_some(fact['before'])} → {_some(fact['after'])}" if fact["kind"] in ("merged", "split") else ""

@@ -3,6 +3,7 @@
 Every write is checked against its table, and makes no commit when it says nothing new.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -89,6 +90,11 @@ class Lake:
             return Delta(self.path(table), storage_options=dict(self.storage_options) or None)
         except TableNotFoundError:
             return None
+        except OSError as error:
+            raise StoreBusy(
+                f"Table {self.path(table)} can't be read ({_reason(error)}). Mend the store's address, the network or "
+                "the rights, then try again: nothing was changed."
+            ) from error
 
     def _open_or_create(self, table: Table) -> DeltaTable:
         schema = pl.DataFrame(schema=table.schema).to_arrow().schema
@@ -110,8 +116,8 @@ class Lake:
             )
         except TableNotFoundError as error:  # so Delta calls a folder that it can't make
             raise StoreBusy(
-                f"Table {table.name} can't be made ({' '.join(str(error).split())}). Make room or mend the rights, "
-                "then run the step again."
+                f"Table {table.name} can't be made ({_reason(error)}). Make room or mend the rights, then run the step "
+                "again."
             ) from error
 
     def create(self, tables: Iterable[Table]) -> None:
@@ -355,9 +361,14 @@ def _writing(table: Table, how: str) -> Iterator[None]:
             if isinstance(error, DeltaError) and not str(error).startswith(_STORE_FAILED):
                 raise
             raise StoreBusy(
-                f"Table {table.name} can't be written ({str(error).splitlines()[0][:300]}). Nothing of this write was "
-                "kept. Make room or mend the rights, then run the hour again: nothing doubles."
+                f"Table {table.name} can't be written ({_reason(error)}). Nothing of this write was kept. Make room or "
+                "mend the rights, then run the hour again: nothing doubles."
             ) from error
+
+
+def _reason(error: Exception) -> str:
+    """An error of delta-rs in a line: it tells causes one below the other, with coloured arrows."""
+    return " ".join(re.sub(r"\x1b\[\d*m|↳", "", str(error)).split())[:300]
 
 
 def _quoted(name: str) -> str:

@@ -81,7 +81,7 @@ def _of_runs(runs: pl.DataFrame, now: float) -> Iterator[Metric]:
     )
     seconds = done["seconds"].drop_nulls()
     buckets = [(str(limit), float((seconds <= limit).sum())) for limit in RUN_BUCKETS]
-    family = HistogramMetricFamily("sosie_run_duration_seconds", "Time that each run took, first step to last.")
+    family = HistogramMetricFamily("sosie_run_duration_seconds", "Time that the steps of each run took.")
     family.add_metric([], [*buckets, ("+Inf", float(len(seconds)))], sum_value=float(seconds.sum() or 0.0))
     yield family
 

@@ -1,6 +1,7 @@
 """Quarantined rows sent through the pipeline again: they land as a file that the next run takes like any other.
 
-Worth it after whatever refused them was mended: a rule, a setting, a picture's server.
+Worth it after whatever refused them was mended: a rule, a setting, a picture's server. A row of another form than its
+header is left where it is: nobody knows which of its fields is which, and it could pass for a good one.
 """
 
 import json
@@ -13,6 +14,7 @@ import polars as pl
 
 from sosie.errors import SettingsError, TerminalError
 from sosie.lake import Lake, Written
+from sosie.landing.casting import FAULT
 from sosie.settings import Settings
 from sosie.tables import FEED, FEED_REQUIRED, QUARANTINE, RUNS
 
@@ -20,6 +22,9 @@ _NAME = re.compile(r"[^A-Za-z0-9_]+")
 
 FILE = r"^(?P<hour>[^/]+)/replay-(?P<rule>[A-Za-z0-9_-]+)-\d+\.csv$"
 """Paths of such files below the landing folder."""
+
+
+_WELL_FORMED = pl.col("row").str.json_path_match(f"$.{FAULT}").is_null()
 
 
 @dataclass(frozen=True)
@@ -45,8 +50,8 @@ def replays(settings: Settings, run_id: str, rule: str) -> list[Replay]:
 def replay(settings: Settings, run_id: str, rule: str) -> tuple[Replay, int]:
     """Land the rows that broke `rule` in the hour `run_id` again; returns the file and how many rows it has.
 
-    Raises `TerminalError` where there are none, or where they were landed and no run has taken them yet, and
-    `SettingsError` where there is no landing folder.
+    Raises `TerminalError` where there are none, or none that is well formed, or where they were landed and no run has
+    taken them yet, and `SettingsError` where there is no landing folder.
     """
     if not settings.landing.is_dir():
         raise SettingsError(
@@ -60,7 +65,13 @@ def replay(settings: Settings, run_id: str, rule: str) -> tuple[Replay, int]:
     rows = rows.unique(["source_file", "row_number"]).sort("source_file", "row_number")
     if rows.is_empty():
         raise TerminalError(f"Nothing of hour {run_id!r} is in quarantine by the rule {rule!r}.")
-    came = [json.loads(row) for row in rows["row"]]
+    came = [json.loads(row) for row in rows.filter(_WELL_FORMED)["row"]]
+    if not came:
+        fault = f"{rows['source_file'][0]}: {json.loads(rows['row'][0])[FAULT]}"
+        raise TerminalError(
+            f"No row of hour {run_id!r} that broke the rule {rule!r} can be landed again, as none has the form of its "
+            f"header ({fault}). Have them sent anew: nobody knows which of their fields is which."
+        )
     given = [name for name in FEED if name in FEED_REQUIRED or any(row.get(name) is not None for row in came)]
     text = pl.DataFrame(
         [{name: _text(row.get(name)) for name in given} for row in came], schema=dict.fromkeys(given, pl.String)
@@ -72,7 +83,7 @@ def replay(settings: Settings, run_id: str, rule: str) -> tuple[Replay, int]:
     part = file.with_suffix(".part")
     text.write_csv(part)
     part.replace(file)
-    return Replay(file.relative_to(settings.landing).as_posix(), waiting=True), rows.height
+    return Replay(file.relative_to(settings.landing).as_posix(), waiting=True), len(came)
 
 
 def waiting(lake: Lake) -> pl.DataFrame:
@@ -97,7 +108,7 @@ def heed(lake: Lake, paths: Iterable[str], run_id: str) -> Written:
         return Written(0)
     again = pl.DataFrame(origins, schema=dict.fromkeys(("hour", "rule", "file"), pl.String))
     rows = lake.read(QUARANTINE, pl.col("run_id").is_in(again["hour"].unique().implode()))
-    rows = rows.join(again, left_on="source_file", right_on="file", how="anti")
+    rows = rows.filter(_WELL_FORMED).join(again, left_on="source_file", right_on="file", how="anti")
     slug = pl.col("rule").str.replace_all(_NAME.pattern, "-")
     taken = rows.join(again, left_on=["run_id", slug], right_on=["hour", "rule"], how="semi")
     taken = taken.with_columns(replayed_run=pl.lit(run_id))

@@ -5,7 +5,9 @@ A setting `embedding.batch_size` is `SOSIE_EMBEDDING__BATCH_SIZE` in the environ
 
 import json
 import re
+from difflib import get_close_matches
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -43,6 +45,13 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 _NOT_IN_A_LAKE = re.compile(r"[\[\]\\\x00-\x1f]|%[0-9A-Fa-f]{2}")
 """What delta-rs can't make a URL of, or makes another one of."""
+
+
+_STORES = ("abfs", "abfss", "az", "file", "gs", "memory", "s3", "s3a")
+"""Schemes of stores that delta-rs and fsspec both know."""
+
+_LIKE = 0.8
+"""How much alike (`difflib`) a variable's name and a setting's are where the one is meant for the other."""
 
 
 class Section(BaseModel):
@@ -231,11 +240,19 @@ class Environment(EnvSettingsSource):
             return value
 
     def __call__(self) -> dict[str, Any]:
-        """Also what is set in a section that there is not, so that it is refused and not ignored."""
-        fields = self.settings_cls.model_fields.items()
-        known = tuple(f"sosie_{name}__" for name, field in fields if isinstance(field.default, Section))
-        stray = (name for name in self.env_vars if re.match("sosie_.*__", name) and not name.startswith(known))
-        return super().__call__() | {name.removeprefix("sosie_"): "" for name in stray}
+        """Also what is set in a section that there is not, or under a name like one of ours, so that it is refused and
+        not ignored. Other names are those of DAGs, compose files and tests."""
+        fields = self.settings_cls.model_fields
+        sections = tuple(f"{name}__" for name, field in fields.items() if isinstance(field.default, Section))
+        set_here = (name.removeprefix("sosie_") for name in self.env_vars if name.startswith("sosie_"))
+        stray = (
+            name
+            for name in set_here
+            if not name.startswith(sections)
+            and name not in fields
+            and ("__" in name or get_close_matches(name, fields, 1, _LIKE))
+        )
+        return super().__call__() | dict.fromkeys(stray, "")
 
 
 class Settings(BaseSettings):
@@ -302,18 +319,28 @@ class Settings(BaseSettings):
         home = Path(str(values.get("home") or PROJECT / "var")).expanduser().resolve()
         values["home"] = home
         values["landing"] = Path(str(values.get("landing") or home / "landing")).expanduser().resolve()
-        values["reports"] = place(str(values.get("reports") or home / "reports"))
+        values["reports"] = values.get("reports") or home / "reports"
         given = values.get("models")
         values["models"] = Path(str(given)).expanduser().resolve() if given else live_models(home)
         values["lake_uri"] = values.get("lake_uri") or str(home / "lake")
         values["pictures_root"] = values.get("pictures_root") or str(values["landing"])
         return values
 
+    @field_validator("reports", mode="before")
+    @classmethod
+    def _placed(cls, folder: object) -> Path:
+        return place(str(folder))
+
     @field_validator("lake_uri")
     @classmethod
     def _can_hold_tables(cls, uri: str) -> str:
-        if "://" not in uri and (found := _NOT_IN_A_LAKE.search(uri)):
+        scheme, separator, _ = uri.partition("://")
+        if not separator and (found := _NOT_IN_A_LAKE.search(uri)):
             raise ValueError(f"{uri} has {found[0]!r} in it, which Delta tables can't lie below; move it, or the home")
+        if separator and scheme not in _STORES:
+            raise ValueError(f"{uri} is in no store that is known; give a folder, or a URI of {', '.join(_STORES)}")
+        if separator and (missing := _lacking_client(scheme)):
+            raise ValueError(f"{uri} needs the package {missing} beside Sosie; install it")
         return uri
 
     @classmethod
@@ -369,11 +396,25 @@ def load(**overrides: object) -> Settings:
     try:
         return Settings(**overrides)  # type: ignore[arg-type]
     except ValidationError as error:
-        faults = "; ".join(
-            f"{'.'.join(map(str, fault['loc'])) or 'settings'}: {fault['msg']}"
-            + (f" (environment: SOSIE_{'__'.join(map(str, fault['loc'])).upper()})" if fault["loc"] else "")
-            for fault in error.errors()
-        )
+        faults = "; ".join(_told(fault["loc"], fault["msg"].removeprefix("Value error, ")) for fault in error.errors())
         raise SettingsError(
             f"Settings can't be used: {faults}. Mend params.yaml or the environment, where lists and mappings are JSON."
         ) from None
+
+
+def _lacking_client(scheme: str) -> str | None:
+    """The package by which fsspec reaches a store, where it is not installed."""
+    from fsspec.registry import known_implementations
+
+    package = str(known_implementations[scheme]["class"]).partition(".")[0]
+    return None if find_spec(package) else package
+
+
+def _told(where: tuple[int | str, ...], message: str) -> str:
+    """One fault of the settings, with the variable that it may come from, and what that may have meant to be."""
+    if not where:
+        return f"settings: {message}"
+    names = [str(name) for name in where]
+    meant = [] if names[0] in Settings.model_fields else get_close_matches(names[0], Settings.model_fields, 1, _LIKE)
+    hint = f"; perhaps SOSIE_{meant[0].upper()} is meant" if meant else ""
+    return f"{'.'.join(names)}: {message} (environment: SOSIE_{'__'.join(names).upper()}{hint})"

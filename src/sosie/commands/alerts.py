@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
-from rich.table import Table
+from rich.markup import escape
 
-from sosie.commands.console import errors, out
+from sosie.commands.console import errors, out, table
 
 WAITING = ("pending", "failed", "dead")
 
@@ -54,14 +54,14 @@ def alerts(
         if as_json:
             sys.stdout.write(held.write_ndjson())
             return
-        table = Table("hour", "alert", "severity", "channel", "state", "tries", "title", title="Alerts")
+        shown = table("hour", "alert", "severity", "channel", "state", "tries", "title", title="Alerts")
         for row in held.iter_rows(named=True):
             alert = outbox.as_alert(row)
-            table.add_row(
+            shown.add_row(
                 row["run_id"], alert.rule, row["severity"], row["channel"], row["state"], str(row["attempts"]),
-                alert.title,
+                escape(alert.title),
             )  # fmt: skip
-        out.print(table if held.height else "Every alert was delivered.")
+        out.print(shown if held.height else "Every alert was delivered.")
 
 
 def silence(
@@ -82,11 +82,12 @@ def silence(
         current, now = settings(), datetime.now(UTC)
         lake = Lake(current.lake_uri)
         if rule is None:
-            table = Table("rule", "until (UTC)", "who", "note", title="Silences")
+            shown = table("rule", "until (UTC)", "who", "note", title="Silences")
             held = silences.in_force(lake, now)
             for row in held.iter_rows(named=True):
-                table.add_row(row["rule"], f"{row['until']:%Y-%m-%d %H:%M}", row["who"], row["note"] or "")
-            out.print(table if held.height else "No rule is silenced.")
+                said = (escape(row["who"]), escape(row["note"] or ""))
+                shown.add_row(row["rule"], f"{row['until']:%Y-%m-%d %H:%M}", *said)
+            out.print(shown if held.height else "No rule is silenced.")
             return
         if rule not in load(current):
             raise SettingsError(f"There is no alert rule {rule!r}; there are {', '.join(load(current))}.")
@@ -109,8 +110,8 @@ def _list_rules(as_json: bool) -> None:
         for name, rule in held.items():
             sys.stdout.write(json.dumps({"rule": name, **rule.model_dump()}) + "\n")
         return
-    table = Table("rule", "severity", "owner", "above", "fewest", title="Alert rules")
+    shown = table("rule", "severity", "owner", "above", "fewest", title="Alert rules")
     for name, rule in held.items():
         above = "" if rule.threshold is None else f"{rule.threshold:g}"
-        table.add_row(name, rule.severity, rule.owner, above, str(rule.fewest or ""))
-    out.print(table)
+        shown.add_row(name, rule.severity, rule.owner, above, str(rule.fewest or ""))
+    out.print(shown)

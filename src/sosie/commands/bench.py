@@ -24,12 +24,12 @@ def bench(
     from sosie.settings import settings
 
     with errors():
-        if listed:
-            out.print(*run.names(), sep="\n", highlight=False)
-            return
         known = next((each for each in SIZES if each == size), None)
         if known is None:
             raise typer.BadParameter(f"{size} is none of {', '.join(SIZES)}.", param_hint="--size")
+        if listed:
+            out.print(*run.names(), sep="\n", highlight=False)
+            return
         folder, outcomes = settings().home / "bench", []
         folder.mkdir(parents=True, exist_ok=True)
         for outcome in run.run(name or [], known):

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import typer
 from rich.console import Console
+from rich.table import Table
 
 from sosie.errors import SosieError, TransientError
 
@@ -35,6 +36,14 @@ def errors() -> Iterator[None]:
 def _tell(error: Exception, sentence: str) -> None:
     err.print(f"[bold red]{type(error).__name__}[/]: ", end="")
     err.print(sentence, markup=False, highlight=False, soft_wrap=True)
+
+
+def table(*headings: str, title: str | None = None, show_lines: bool = False) -> Table:
+    """An empty table that folds what is too long for its column, so that an id or a path can be read to its end."""
+    made = Table(title=title, show_lines=show_lines)
+    for heading in headings:
+        made.add_column(heading, overflow="fold")
+    return made
 
 
 def listed(counts: Mapping[str, int]) -> str:

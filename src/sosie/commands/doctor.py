@@ -6,9 +6,9 @@ from dataclasses import asdict
 from typing import Annotated
 
 import typer
-from rich.table import Table
+from rich.markup import escape
 
-from sosie.commands.console import EXIT_TERMINAL, out
+from sosie.commands.console import EXIT_TERMINAL, out, table
 
 _SHOWN = {"ok": "[green]ok[/]", "warning": "[yellow]warning[/]", "fault": "[bold red]fault[/]"}
 
@@ -36,10 +36,10 @@ def doctor(
         told = {"faults": faults, "warnings": warnings, "findings": [asdict(one) for one in found]}
         sys.stdout.write(json.dumps(told, indent=2) + "\n")
     else:
-        table = Table("check", "", "what was found", "what to do", show_lines=True)
+        shown = table("check", "", "what was found", "what to do", show_lines=True)
         for one in found:
-            table.add_row(one.check, _SHOWN[one.state], one.detail, one.remedy)
-        out.print(table)
+            shown.add_row(one.check, _SHOWN[one.state], escape(one.detail), escape(one.remedy))
+        out.print(shown)
         out.print(f"{faults} faults, {warnings} warnings, {len(found) - faults - warnings} as they should be.")
     if faults:
         raise typer.Exit(EXIT_TERMINAL)

@@ -63,6 +63,8 @@ def history(
     with errors():
         if not to.parent.is_dir():
             raise typer.BadParameter(f"{to.parent} is no folder.", param_hint="TO")
+        if to.suffix != ".parquet":
+            raise typer.BadParameter(f"{to} is to be Parquet: let its name end in .parquet.", param_hint="TO")
         store.apply(settings())
         rows = store.history(settings(), _read(entities), service, as_known_then=not corrected)
         rows.write_parquet(to)

@@ -27,6 +27,8 @@ def sql(
     with errors():
         if change := _CHANGE.match(query):  # Polars would do some of them, to its own view of a table
             raise SettingsError(f"{change[1].lower()} is no query, and nothing was changed; ask by select.")
+        if not query.strip(" ;\n"):
+            raise SettingsError("The query is empty; ask by select, as in: select rule, count(*) from quarantine.")
         lake = Lake(settings().lake_uri)
         with pl.SQLContext({table.name: lake.scan(table) for table in tables.ALL}) as context:
             try:

@@ -11,6 +11,7 @@ import polars as pl
 from sosie.page.people import Refused
 from sosie.page.store import Store
 from sosie.report.counts import Counts
+from sosie.runs import last_end
 from sosie.tables import LISTINGS, QUARANTINE, RUNS
 from sosie.validation import docs
 
@@ -110,9 +111,8 @@ def _hour(row: dict[str, Any]) -> Hour:
 
 
 def fresh(store: Store) -> Fresh:
-    finished = store.lake.scan(RUNS).filter(pl.col("state") == "succeeded").select(pl.col("finished_at").max())
     newest = store.lake.scan(LISTINGS).select(pl.col("updated_at").max())
-    return Fresh(finished.collect().item(), newest.collect().item(), datetime.now(UTC))
+    return Fresh(last_end(store.lake), newest.collect().item(), datetime.now(UTC))
 
 
 def drift(store: Store, hour: Hour) -> list[Drift]:

@@ -15,6 +15,7 @@ from sosie.locks import exclusive
 from sosie.page.people import Person, Refused
 from sosie.page.store import Store
 from sosie.pipeline import heed, part
+from sosie.runs import last_end
 from sosie.tables import CLUSTERS, RUNS
 
 MOST_PAIRS = 2_000
@@ -88,8 +89,7 @@ def latest_of(store: Store, person: Person) -> dict[str, Any] | None:
 
 def used(store: Store, when: datetime) -> bool:
     """Whether a run that may have read this judgement has come to its end."""
-    ends = store.lake.scan(RUNS).filter(pl.col("state") == "succeeded").select(pl.col("finished_at").max())
-    ended = store.derived("last end", (RUNS,), lambda: ends.collect().item())
+    ended = store.derived("last end", (RUNS,), lambda: last_end(store.lake))
     return ended is not None and ended >= when
 
 

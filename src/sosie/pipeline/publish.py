@@ -1,7 +1,7 @@
 """The end of the hour: features to the storefront, a manifest and a page for people, alerts for whoever must act."""
 
 from collections import defaultdict
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import polars as pl
@@ -130,12 +130,22 @@ def manifest(run: Run) -> dict[str, Any]:
         "state": "succeeded",
         "started_at": started,
         "finished_at": finished,
-        "seconds": (finished - started).total_seconds(),
+        "seconds": _seconds_at_work(began),
         "files": [file for record in records for file in record.get("files", ())],
         "steps": [{**own, "counts": dict(own["counts"])} for own in steps.values()],
         **{f"{modality}_version": version(run.settings, modality) for modality in MODALITIES},
         "decider_version": Artifact.load(run.settings.decider_model, "decider").version,
     }
+
+
+def _seconds_at_work(began: list[tuple[datetime, float]]) -> float:
+    """How long at least one step was at work: side by side counts once, what lies between two tries not at all."""
+    total, until = 0.0, datetime.min.replace(tzinfo=UTC)
+    for start, seconds in sorted(began):
+        end = start + timedelta(seconds=seconds)
+        total += max(0.0, (end - max(start, until)).total_seconds())
+        until = max(until, end)
+    return total
 
 
 def _row(made: dict[str, Any]) -> dict[str, Any]:

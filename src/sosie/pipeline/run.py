@@ -219,11 +219,15 @@ def run_alone(settings: Settings) -> Iterator[None]:
 
 def left_behind(run: Run) -> str:
     """What of an hour that stopped is done, in a sentence, and how to go on."""
-    done = list(dict.fromkeys(record["step"] for record in run.staging.records()))
     landing = "" if run.settings.landing == current_settings().landing else f" --landing {run.settings.landing}"
-    so_far = f"Nothing of hour {run.id} was done. "
-    if done:
-        so_far = f"Done and kept of hour {run.id}, by this try or one before: {', '.join(done)}. "
+    try:
+        done = ", ".join(dict.fromkeys(record["step"] for record in run.staging.records()))
+    except Exception:  # a store out of reach, for which each one's client has errors of its own
+        so_far = f"What of hour {run.id} is done can't be told, as its store can't be read. "
+    else:
+        so_far = f"Nothing of hour {run.id} was done. "
+        if done:
+            so_far = f"Done and kept of hour {run.id}, by this try or one before: {done}. "
     return f"{so_far}To go on: sosie run{landing} --hour {run.id}. Every step can be run twice, nothing doubles."
 
 

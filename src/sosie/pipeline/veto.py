@@ -16,8 +16,9 @@ from sosie.lake import Lake
 from sosie.pipeline.aside import aside
 from sosie.pipeline.regroup import amiss, regroup
 from sosie.pipeline.run import Run, Tally, log, run_alone
+from sosie.runs import last_end
 from sosie.settings import Settings
-from sosie.tables import CLUSTERS, JUDGEMENTS, RUNS
+from sosie.tables import CLUSTERS, JUDGEMENTS
 
 _SIDES = ["left_id", "right_id"]
 
@@ -62,9 +63,8 @@ def settle(settings: Settings) -> None:
     """Split every cluster that holds both listings of a *different*; undo that for what was taken back since."""
     lake = Lake(settings.lake_uri)
     judged, every = judgements.active(lake), lake.read(JUDGEMENTS)
-    ended = lake.read(RUNS, pl.col("state") == "succeeded", columns=["finished_at"])["finished_at"].max()
     vetoed = every.join(_together(lake, judged.filter(pl.col("verdict") == "different")), on=_SIDES, how="semi")
-    withdrawn = every.filter(pl.col("verdict") == "different", pl.col("retracted_at") > pl.lit(ended))
+    withdrawn = every.filter(pl.col("verdict") == "different", pl.col("retracted_at") > pl.lit(last_end(lake)))
     unheeded = pl.concat([vetoed, withdrawn])
     if unheeded.is_empty():
         return
