@@ -5,10 +5,9 @@
 
 Constants are measured here in a few minutes, each as *CPU seconds of one core*, which other load on the machine does
 not stretch as it does wall time: the shipped encoders over a generated marketplace, the shipped decider over its
-candidate pairs, FAISS over simulated vectors, and the lake's own tables. --index takes index bytes from the JSON that
-`benchmarks/large_index.py` printed, --hours what an hour reads of the catalogue from that of `benchmarks/million.py`
-(without it, that line is left out). Prices have no default: without them there is no cost. Prints a table; --json FILE
-writes constants, formulas and values.
+candidate pairs, FAISS over simulated vectors, and the lake's own tables. --hours takes what an hour reads of the
+catalogue from the JSON of `benchmarks/million.py` (without it, that line is left out). Prices have no default: without
+them there is no cost. Prints a table; --json FILE writes constants, formulas and values.
 """
 
 import argparse
@@ -57,7 +56,6 @@ def main() -> None:
     parser.add_argument("--store-gb-month", type=float, help="price of a GB in the object store for a month")
     parser.add_argument("--sample", type=int, default=1_500, help="listings of the generated marketplace")
     parser.add_argument("--vectors", type=int, default=100_000, help="simulated vectors of the index")
-    parser.add_argument("--index", type=Path, help="JSON of benchmarks/large_index.py")
     parser.add_argument("--hours", type=Path, help="JSON of benchmarks/million.py")
     parser.add_argument("--constants", type=Path, help="constants of an earlier --json instead of measuring")
     parser.add_argument("--json", type=Path)
@@ -269,9 +267,6 @@ def index(options: argparse.Namespace, folder: Path) -> dict[str, float]:
     asked = rows[:queries]
     looked_at = queries * options.vectors * probes / lists
     found = {"scan_seconds": seconds(lambda: flat.search(asked, 200), looked_at)}
-    if options.index:
-        told = json.loads(options.index.read_text())["profiles"]["rabitq+sq8 on disk, 200"]
-        return {**found, "index_ram_bytes": told["ram_a_vector"], "index_disk_bytes": told["disk_a_vector"]}
     profile = large_index.rabitq(rows, lists, probes, 200, folder / "codes")
     return {
         **found,

@@ -306,8 +306,6 @@ class TestRows:
         assert rows["cast_faults"][2].to_list() == []
         assert json.loads(rows["row"][0])["_surplus"] == '["2026-01-01"]'
         assert json.loads(rows["row"][2]) == {"listing_id": "c", "title": "Mug", "updated_at": "2026-01-01"}
-        again = casting.cast(casting.from_json(rows["row"]))
-        assert again["cast_faults"].to_list() == rows["cast_faults"].to_list(), "a replay must not pass them for good"
 
     @pytest.mark.parametrize("end", ["", "\n", "\r\n"])
     @pytest.mark.parametrize("row", ['b,"Mug\nblue",2026-01-01,x', 'b,"Mug\n5"" tall","2026-01-01\n",x', 'b,5",x,"\n"'])
@@ -408,12 +406,11 @@ class TestRows:
             max_size=10,
         )
     )
-    def test_casting_keeps_every_row_and_its_json_brings_it_back(self, records: list[dict[str, str | None]]) -> None:
+    def test_casting_keeps_every_row_and_all_that_it_said(self, records: list[dict[str, str | None]]) -> None:
         raw = pl.DataFrame(records, schema=dict.fromkeys(records[0], pl.String))
         rows = casting.cast(raw)
         assert rows.height == len(records)
         assert [json.loads(row) for row in rows["row"]] == records
-        assert casting.cast(casting.from_json(rows["row"])).equals(rows)
         for record, row in zip(records, rows.iter_rows(named=True), strict=True):
             named = {fault.split(":")[0] for fault in row["cast_faults"]}
             for column in ("price", "updated_at"):

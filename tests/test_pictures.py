@@ -232,12 +232,10 @@ def test_a_busy_server_is_asked_once_more(shop: Shop) -> None:
     ],
 )
 def test_http_faults(shop: Shop, path: str, rule: str) -> None:
-    started = time.monotonic()
     with pytest.raises(PictureFault) as fault:
         fetch(f"{shop.url}/{path}", "", RULES)
     assert fault.value.rule == rule
     assert shop.url in fault.value.detail
-    assert time.monotonic() - started < 4
 
 
 def test_an_endless_answer_is_not_read_to_its_end(shop: Shop) -> None:

@@ -11,7 +11,7 @@ import pytest
 import structlog
 from typer.testing import CliRunner
 
-from sosie import pipeline, registry, tables
+from sosie import fence, pipeline, registry, tables
 from sosie import settings as settings_module
 from sosie.artifacts import CARD, save
 from sosie.cli import EXIT_TERMINAL, app
@@ -210,6 +210,15 @@ def test_pinned_models_are_not_promoted_over(home: Settings, decider: Path) -> N
         registry.promote(load(home=home.home, models=decider), id_, "ann")
     with pytest.raises(SettingsError, match=r"set to decider-mlp, which a candidate does not hold"):
         registry.promote(load(home=home.home, decider={"model": "decider-mlp"}), id_, "ann")
+
+
+def test_models_that_were_live_once_may_be_pinned(home: Settings, decider: Path) -> None:
+    registry.promote(home, register(home, decider), "ann")
+    pinned = load(home=home.home, models=PROJECT / "models")
+    with fence.sharing(pinned):  # a step: whatever is promoted, these models are the ones that were asked for
+        assert pinned.models_pinned
+    with pytest.raises(SettingsError, match="unset SOSIE_MODELS"):
+        registry.rollback(pinned, "ann")
 
 
 @pytest.fixture

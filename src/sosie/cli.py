@@ -194,7 +194,7 @@ def explain(
 def models() -> None:
     """List the models that were trained here, with the figures that speak for or against each."""
     from sosie import registry
-    from sosie.settings import pinned_models, settings
+    from sosie.settings import settings
 
     with _errors():
         found = registry.candidates(settings())
@@ -206,11 +206,11 @@ def models() -> None:
             )
             for reason in one.gate.reasons:
                 out.print(f"  {reason}", markup=False, highlight=False, soft_wrap=True)
-        shipped, pinned = registry.live_id(settings()) is None, pinned_models(settings())
+        shipped, pinned = registry.live_id(settings()) is None, settings().models_pinned
         out.print(
             f"{len(found)} registered."
             + (" Those that came with the repository are live." if shipped else "")
-            + (f" SOSIE_MODELS names {pinned}: whoever has it set uses those." if pinned else ""),
+            + (f" SOSIE_MODELS names {settings().models}: whoever has it set uses those." if pinned else ""),
             highlight=False,
             soft_wrap=True,
         )

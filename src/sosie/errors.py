@@ -13,6 +13,7 @@
         ├── IndexOutOfStep     the index doesn't hold what was just written to it
         └── StoreBusy          another writer holds a store, or it can't be reached or has no room
 
+Some are told apart further where they arise: a picture's fault, a run of Airflow's that failed, a process that died.
 A message says what is wrong, where, and what to do, in one sentence each. Airflow retries transient errors only.
 """
 

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import IO
 
 from sosie.errors import StoreBusy
-from sosie.settings import Settings, live_models, pinned_models
+from sosie.settings import Settings, live_models
 
 _PAUSE = 0.1
 _alone: ContextVar[frozenset[Path]] = ContextVar("homes that this context switches", default=frozenset())
@@ -92,7 +92,7 @@ def _take(stream: IO[str], kind: int, settings: Settings, awaited: str) -> None:
 def _still_live(settings: Settings) -> None:
     """A process reads once which models are live; one that was started before a switch must not go on by the old."""
     live = live_models(settings.home)
-    if pinned_models(settings) is None and settings.models != live:
+    if not settings.models_pinned and settings.models != live:
         raise StoreBusy(
             f"The models were switched from {settings.models.name} to {live.name} since this process started. "
             "Run the step again: it goes on by the new ones, and nothing is lost."

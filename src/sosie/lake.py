@@ -85,9 +85,10 @@ class Lake:
     def path(self, table: Table) -> str:
         return f"{self.uri.rstrip('/')}/{table.name}"
 
-    def _open(self, table: Table) -> Delta | None:
+    def open(self, table: Table, version: int | None = None) -> Delta | None:
+        """The Delta table, at a version or its newest; None where there is none yet. Raises `StoreBusy`."""
         try:
-            return Delta(self.path(table), storage_options=dict(self.storage_options) or None)
+            return Delta(self.path(table), version, dict(self.storage_options) or None)
         except TableNotFoundError:
             return None
         except OSError as error:
@@ -98,7 +99,7 @@ class Lake:
 
     def _open_or_create(self, table: Table) -> DeltaTable:
         schema = pl.DataFrame(schema=table.schema).to_arrow().schema
-        held = self._open(table)
+        held = self.open(table)
         if held is not None:
             there = {column.name for column in held.schema().fields}
             new = [column for column in Schema.from_arrow(schema).fields if column.name not in there]
@@ -127,12 +128,12 @@ class Lake:
 
     def version(self, table: Table) -> int:
         """Delta version of the table, -1 where there is none yet."""
-        held = self._open(table)
+        held = self.open(table)
         return -1 if held is None else held.version()
 
     def version_before(self, table: Table, run_id: str) -> int | None:
         """The last version before a run first wrote the table; None where it never did."""
-        held = self._open(table)
+        held = self.open(table)
         own = [int(commit["version"]) for commit in held.history() if commit.get("run_id") == run_id] if held else []
         return min(own) - 1 if own else None
 
@@ -141,19 +142,13 @@ class Lake:
 
         Raises `TerminalError` where a file of what is held now is missing or cut short.
         """
-        held = self._open(table)
+        held = self.open(table)
         if held is None:
             return pl.LazyFrame(schema=table.schema)
         if as_of is None:
-            self._check_files(table, held)
-        else:
-            held.load_as_version(as_of)
-        rows = pl.scan_delta(held)
-        there = rows.collect_schema()  # a table that was made before it got a column has nulls there
-        return rows.select(
-            (pl.col(name) if name in there else pl.lit(None)).cast(dtype).alias(name)
-            for name, dtype in table.columns.items()
-        )
+            return self._rows(table, held)
+        held.load_as_version(as_of)
+        return _declared(table, pl.scan_delta(held))
 
     def read(self, table: Table, *predicates: pl.Expr, columns: Sequence[str] | None = None) -> pl.DataFrame:
         """Rows for which every predicate holds."""
@@ -179,7 +174,7 @@ class Lake:
         """
         if unknown := set(partition) - set(table.partition_by):
             raise ValueError(f"Table {table.name} has no partitions by {', '.join(sorted(unknown))}.")
-        held, copies, wanted = self._open(table), self.copies(table), list(columns or table.columns)
+        held, copies, wanted = self.open(table), self.copies(table), list(columns or table.columns)
         if held is None or copies is None:
             mine = (pl.col(name) == value for name, value in partition.items())
             return self.read(table, *mine, *worth, columns=wanted)
@@ -191,6 +186,11 @@ class Lake:
         return pl.concat([stored.to_frame(), *parts], rechunk=False).select(
             pl.lit(partition[name]).alias(name) if name in partition else name for name in wanted
         )
+
+    def _rows(self, table: Table, held: DeltaTable) -> pl.LazyFrame:
+        """All rows of an open table. Raises `TerminalError` where one of its files is missing or cut short."""
+        self._check_files(table, held)
+        return _declared(table, pl.scan_delta(held))
 
     def _check_files(self, table: Table, held: DeltaTable) -> None:
         """Polars panics over a file that was cut short, and names none. An object store has whole objects or none."""
@@ -345,6 +345,17 @@ class Lake:
         if len(table.key) > 1:
             frame = frame.join(rows.lazy().select(table.key), on=table.key, how="semi")
         return (frame if columns is None else frame.select(columns)).collect()
+
+
+def _declared(table: Table, rows: pl.LazyFrame) -> pl.LazyFrame:
+    """Rows with the table's columns: one that was made before it got a column has nulls there."""
+    there = rows.collect_schema()
+    return rows.select(
+        pl.col(name)
+        if there.get(name) == dtype
+        else (pl.col(name) if name in there else pl.lit(None)).cast(dtype).alias(name)
+        for name, dtype in table.columns.items()
+    )
 
 
 _STORE_FAILED = "Failed to parse parquet: External: "

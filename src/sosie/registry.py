@@ -194,7 +194,7 @@ def _serve(settings: Settings, id_: str | None, how: str, who: str) -> dict[str,
 
 def check_switchable(settings: Settings) -> None:
     """Raises `SettingsError` where settings name the models, so that a switch would change nothing."""
-    if settings.models != live_models(settings.home):
+    if settings.models_pinned:
         raise SettingsError(
             f"`models` is set to {settings.models}, so a promotion would change nothing; unset SOSIE_MODELS and the "
             "line in params.yaml."

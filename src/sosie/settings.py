@@ -273,6 +273,7 @@ class Settings(BaseSettings):
     pictures_root: str = ""
     reports: SkipValidation[Path] = Path()  # a folder, or an object store's URI
     models: Path = Path()
+    models_pinned: bool = False  # not to be set: whether `models` was, so that they are used whatever is promoted
     feature_repo: Path = PROJECT / "feature_repo"
     repository: Path = PROJECT  # the checkout that training runs `dvc` in
     run_lock_seconds: NonNegativeFloat = 600.0  # how long a run waits for another one of the same home
@@ -322,6 +323,7 @@ class Settings(BaseSettings):
         values["reports"] = values.get("reports") or home / "reports"
         given = values.get("models")
         values["models"] = Path(str(given)).expanduser().resolve() if given else live_models(home)
+        values["models_pinned"] = bool(given)
         values["lake_uri"] = values.get("lake_uri") or str(home / "lake")
         values["pictures_root"] = values.get("pictures_root") or str(values["landing"])
         return values
@@ -359,12 +361,6 @@ def live_models(home: Path) -> Path:
     """The models that were promoted under `home` (see `sosie.registry`), else those that came with the repository."""
     promoted = live_pointer(home).get("id")
     return home / "registry" / str(promoted) if promoted else PROJECT / "models"
-
-
-def pinned_models(settings: "Settings") -> Path | None:
-    """Models of a place of their own, named by SOSIE_MODELS: they are used whatever is live."""
-    packaged, promoted = settings.models == PROJECT / "models", settings.models.parent == settings.home / "registry"
-    return None if packaged or promoted else settings.models
 
 
 def live_pointer(home: Path) -> dict[str, Any]:

@@ -38,14 +38,15 @@ if TYPE_CHECKING:
 _VECTORS = (TEXT_EMBEDDINGS, IMAGE_EMBEDDINGS)
 
 READS: dict[str, tuple[Table, ...]] = {
-    "validate": (RUNS,),
-    "detect_changes": (LISTINGS,),
-    "embed": (CHANGES, LISTINGS, *_VECTORS),
+    "validate": (RUNS, LISTINGS),
+    "detect_changes": (RUNS, JUDGEMENTS),
+    "embed": (CHANGES, LISTINGS),
     "upsert_vectors": (CHANGES, LISTINGS, *_VECTORS),
-    "match": (CHANGES, LISTINGS, *_VECTORS, NEIGHBOURS, SPELLINGS, RECIPES, PAIRS, JUDGEMENTS),
-    "cluster": (CHANGES, LISTINGS, PAIRS, REGROUP, JUDGEMENTS, CANONICAL_CHOICES, CLUSTERS, HELD_MERGES, DECISIONS),
-    "publish_features": (CHANGES, *_VECTORS, DECISIONS),
-    "report": (PAIRS, LISTINGS, CLUSTERS, CLUSTER_EVENTS, QUARANTINE, RUNS),
+    "match": (CHANGES, LISTINGS, *_VECTORS, JUDGEMENTS),
+    "cluster": (CHANGES, LISTINGS, PAIRS, JUDGEMENTS, CANONICAL_CHOICES, RUNS),
+    "publish_features": (CHANGES, *_VECTORS, DECISIONS, RUNS),
+    "follow": (CHANGES, LISTINGS),
+    "report": (PAIRS, LISTINGS, CLUSTERS, CLUSTER_EVENTS, QUARANTINE),
     "alert": (
         RUNS,
         QUARANTINE,
@@ -56,11 +57,10 @@ READS: dict[str, tuple[Table, ...]] = {
         CHANGES,
         LISTINGS,
         *_VECTORS,
-        ALERTS,
         SILENCES,
     ),
 }
-"""Tables that each step reads."""
+"""Tables that each step reads beside those that it writes."""
 
 WRITES: dict[str, tuple[Table, ...]] = {
     "validate": (QUARANTINE,),
@@ -68,10 +68,11 @@ WRITES: dict[str, tuple[Table, ...]] = {
     "embed": _VECTORS,
     "match": (NEIGHBOURS, SPELLINGS, PAIRS, RECIPES, REGROUP),
     "cluster": (CLUSTERS, CLUSTER_EVENTS, DECISIONS, HELD_MERGES, REGROUP),
+    "follow": _VECTORS,
     "report": (RUNS,),
     "alert": (ALERTS,),
 }
-"""Tables that each step writes; `upsert_vectors` writes the index, `publish_features` the online store."""
+"""Tables that each step may write; `upsert_vectors` and `follow` write the index, `publish_features` Feast."""
 
 
 @contextmanager
@@ -80,13 +81,15 @@ def told(run: "Run", step: str) -> Iterator[None]:
     if not _wanted():
         yield
         return
-    inputs = _held(run, READS.get(step, ()))
+    written = WRITES.get(step, ())
+    inputs = _held(run, (*READS.get(step, ()), *written))
+    before = {table.name: run.lake.version(table) for table in written}
     if step == "validate":
         inputs.append(_dataset("file", f"{run.settings.landing}/{run.id}", run.id))
     if step == "match":
         inputs += _index(run)
     yield
-    outputs = _held(run, WRITES.get(step, ()))
+    outputs = _held(run, [table for table in written if run.lake.version(table) != before[table.name]])
     if step == "upsert_vectors":
         outputs += _index(run)
     if step == "publish_features":

@@ -20,9 +20,6 @@ from sosie.settings import PROJECT, Alerts, Settings, load, settings
 from sosie.simulate import Marketplace, write
 from sosie.tables import CLUSTERS, LISTINGS
 
-STEPS = 9
-"""Tasks of the hourly DAG, as the progress bar counts them."""
-
 
 def run_demo(out: Console, *, listings: int, hours: int, seed: int, browser: bool) -> None:
     """Simulate, run, tell. Starts from an empty home each time, so that the first hour is a first load.
@@ -85,15 +82,15 @@ def _run_hour(out: Console, airflow: Airflow, hour: str) -> None:
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=out) as progress:
-        bar = progress.add_task(f"hour {hour}", total=STEPS, now="waiting for the scheduler")
+        bar = progress.add_task(f"hour {hour}", total=None, now="waiting for the scheduler")
 
         def follow(tasks: tuple[Task, ...]) -> None:
             done = {task.task_id for task in tasks if task.state in ("success", "skipped")}
             active = sorted({task.task_id for task in tasks if task.state == "running"})
-            progress.update(bar, completed=len(done), now=", ".join(active) or "…")
+            progress.update(bar, total=len(tasks), completed=len(done), now=", ".join(active) or "…")
 
         outcome = airflow.wait(airflow.trigger(DAG_ID, hour), follow).expect_success()
-        progress.update(bar, completed=STEPS, now=f"{outcome.state}")
+        progress.update(bar, completed=len(outcome.tasks), now=f"{outcome.state}")
 
 
 def accuracy(lake: Lake, market: Path) -> dict[str, float]:

@@ -30,7 +30,7 @@ from sosie.airflow.client import Client, DagRun, Outcome, Task
 from sosie.airflow.processes import ComponentDied, Processes, end_leftovers, log_tail
 from sosie.errors import StoreBusy, TerminalError, TransientError
 from sosie.index import server as milvus_server
-from sosie.settings import PROJECT, Settings, live_models
+from sosie.settings import PROJECT, Settings
 
 PORT = 8080
 
@@ -181,10 +181,10 @@ def _exported(settings: Settings) -> dict[str, str]:
 
     Models that nobody pinned are left to each process, so that a promotion reaches the tasks that start after it.
     """
-    followed = {"models"} if settings.models == live_models(settings.home) else set()
+    derived = {"models_pinned"} if settings.models_pinned else {"models_pinned", "models"}
     return {
         f"SOSIE_{name.upper()}": value if isinstance(value, str) else json.dumps(value)
-        for name, value in settings.model_dump(mode="json", exclude=followed).items()
+        for name, value in settings.model_dump(mode="json", exclude=derived).items()
     }
 
 

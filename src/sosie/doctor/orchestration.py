@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
+from sosie.airflow import DAG_IDS
 from sosie.doctor.finding import Finding, fault, fine
 from sosie.settings import PROJECT, Settings
 
-DAGS = ("dedup_hourly",)
 SECONDS = 180
 
 _PARSE = """
@@ -58,7 +58,7 @@ def airflow(settings: Settings) -> Iterator[Finding]:
     found = json.loads(told.stdout.strip().splitlines()[-1])
     for file, error in found["errors"].items():
         yield fault("airflow", f"{file}: {error}", "Mend that file; Airflow shows none of its DAGs until then.")
-    if missing := [dag for dag in DAGS if dag not in found["dags"]]:
+    if missing := [dag for dag in DAG_IDS if dag not in found["dags"]]:
         yield fault(
             "airflow", f"{folder} has no DAG {', '.join(missing)}.", "Point AIRFLOW__CORE__DAGS_FOLDER at dags/."
         )

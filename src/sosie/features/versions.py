@@ -2,9 +2,6 @@
 
 from dataclasses import dataclass
 
-from deltalake import DeltaTable
-from deltalake.exceptions import TableNotFoundError
-
 from sosie.artifacts import Artifact
 from sosie.lake import Lake
 from sosie.settings import Settings
@@ -68,8 +65,5 @@ def _model_version(settings: Settings, modality: str) -> str | None:
 
 
 def _partitions(lake: Lake, table: Table) -> set[str]:
-    try:
-        held = DeltaTable(lake.path(table), storage_options=dict(lake.storage_options) or None)
-    except TableNotFoundError:
-        return set()
-    return {str(partition["embedding_version"]) for partition in held.partitions()}
+    held = lake.open(table)
+    return {str(partition["embedding_version"]) for partition in held.partitions()} if held else set()

@@ -86,19 +86,6 @@ def cast(raw: pl.DataFrame) -> pl.DataFrame:
     return pl.concat([frame, listed], how="horizontal")
 
 
-def from_json(rows: pl.Series) -> pl.DataFrame:
-    """Raw rows out of the JSON that `cast` made of them, every value as text, ready to be cast again."""
-    records = [
-        {
-            key: value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-            for key, value in json.loads(row).items()
-        }
-        for row in rows
-    ]
-    names = list(dict.fromkeys(key for record in records for key in record))
-    return pl.DataFrame(records, schema=dict.fromkeys(names, pl.String))
-
-
 def _shown(value: object) -> str:
     text = value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
     return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 1] + "…"

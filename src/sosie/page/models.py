@@ -35,7 +35,7 @@ def figure(of: Mapping[str, float | None], name: str) -> float | None:
 
 @dataclass(frozen=True)
 class Told:
-    """A set of models. `scores` and `live_scores`: dataset → figures, empty for those that came with the repository."""
+    """A set of models. `candidate` is None for those that came with the repository."""
 
     id: str
     state: str

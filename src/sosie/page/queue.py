@@ -10,19 +10,19 @@ import polars as pl
 from sosie import sampling
 from sosie.lake import Lake
 from sosie.sampling import Shares
-from sosie.tables import CLUSTERS, LISTINGS, PAIRS
+from sosie.tables import CLUSTERS, HELD_MERGES, LISTINGS, PAIRS
 
 CAUSES = {
     "unsure": "Unsure",
     "weak_link": "Weak link",
-    "too_large": "Too large",
+    "cluster_too_large": "Too large",
     "judged_different": "Judged apart",
     "sample": "Sample",
 }
 MEANING = {
     "unsure": "The decider is not sure of this pair.",
     "weak_link": "This pair matches, but its two clusters hang together by too few matches to be joined.",
-    "too_large": "This pair matches, but joining its two clusters would pass the limit of members.",
+    "cluster_too_large": "This pair matches, but joining its two clusters would pass the limit of members.",
     "judged_different": "This pair matches, but a person said of other listings of the two clusters that they differ.",
     "sample": "One of those that are asked to learn from and to measure by: what is thought of it stays hidden.",
 }
@@ -39,19 +39,22 @@ _GROUPS = ["one", "other"]
 def waiting(lake: Lake) -> pl.DataFrame:
     """Pairs for review, and matches whose ends are in two clusters, whatever people said: the part that reads much.
 
-    Columns: left_id, right_id, score, verdict, left_size, right_size, and `one`, `other`: both clusters in order.
+    Columns: left_id, right_id, score, verdict, left_size, right_size, `one`, `other`: both clusters in order, and
+    `cause`: why the last hour did not join the two of a match.
     """
     pairs = lake.scan(PAIRS).filter(pl.col("verdict") != "no_match").select(*_SIDES, "score", "verdict")
     apart = pl.col("one") != pl.col("other")
+    causes = lake.scan(HELD_MERGES).select(*_SIDES, "cause")
     return (
         _placed(pairs, lake)
         .filter((pl.col("verdict") == "review") | apart)
-        .select(*_SIDES, "score", "verdict", "left_size", "right_size", *_GROUPS)
+        .join(causes, on=_SIDES, how="left")
+        .select(*_SIDES, "score", "verdict", "left_size", "right_size", *_GROUPS, "cause")
         .collect()
     )
 
 
-def ranked(waiting: pl.DataFrame, standing: pl.DataFrame, lake: Lake, max_size: int) -> pl.DataFrame:
+def ranked(waiting: pl.DataFrame, standing: pl.DataFrame, lake: Lake) -> pl.DataFrame:
     """left_id, right_id, score, cause, left_size, right_size, together, more, value: one row for each thing to judge.
 
     `value` is the closeness of the score to a coin's toss (4·p·(1 - p)) times the listings that hang on it; `more`
@@ -72,21 +75,20 @@ def ranked(waiting: pl.DataFrame, standing: pl.DataFrame, lake: Lake, max_size: 
         .unique(_GROUPS, keep="first", maintain_order=True)
         .join(apart, on=_GROUPS, how="left")
         .with_columns(
-            cause=pl.when("barred")
-            .then(pl.lit("judged_different"))
-            .when(pl.col("left_size") + pl.col("right_size") > max_size)
-            .then(pl.lit("too_large"))
-            .otherwise(pl.lit("weak_link"))
+            cause=pl.when("barred").then(pl.lit("judged_different")).otherwise(pl.col("cause").fill_null("weak_link"))
         )
         .drop("barred")
     )
-    uncertainty = 4 * pl.col("score") * (1 - pl.col("score"))
+    uncertainty = sampling.uncertainty(pl.col("score"))
     both = pl.col("left_size") + pl.col("right_size")
     hangs = pl.when(pl.col("one") == pl.col("other")).then("left_size").otherwise(both)
     floor = pl.when(pl.col("cause") == "unsure").then(0.0).otherwise(HELD_UNCERTAINTY)
     return (
         pl.concat([unsure, held.select(unsure.columns)])
-        .with_columns(value=pl.max_horizontal(uncertainty, floor) * hangs, together=pl.col("one") == pl.col("other"))
+        .with_columns(
+            value=pl.max_horizontal(uncertainty, floor) * hangs,
+            together=pl.col("one") == pl.col("other"),
+        )
         .select(*_SIDES, "score", "cause", "left_size", "right_size", "together", "more", "value")
         .sort("value", *_SIDES, descending=[True, False, False])
     )

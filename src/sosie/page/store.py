@@ -12,7 +12,7 @@ from sosie.page.tables import OpenLake
 from sosie.report.data import Listing, listings
 from sosie.sampling import Shares
 from sosie.settings import Settings, live_models
-from sosie.tables import CLUSTERS, JUDGEMENTS, PAIRS, Table
+from sosie.tables import CLUSTERS, HELD_MERGES, JUDGEMENTS, PAIRS, Table
 
 T = TypeVar("T")
 
@@ -22,7 +22,6 @@ class Store:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._pinned = settings.models != live_models(settings.home)
         self.lake = OpenLake(settings.lake_uri)
         self._kept: dict[str, tuple[tuple[int, ...], Any]] = {}
         self._locks: dict[str, Lock] = {}
@@ -31,7 +30,7 @@ class Store:
     @property
     def settings(self) -> Settings:
         """The settings with the models that are live now: this process outlives a promotion."""
-        if self._pinned:
+        if self._settings.models_pinned:
             return self._settings
         return self._settings.model_copy(update={"models": live_models(self._settings.home)})
 
@@ -50,11 +49,11 @@ class Store:
 
     def queue(self) -> pl.DataFrame:
         """All that waits for a person (see `queue.ranked`), most valuable first, and among it what is sampled."""
-        waiting = self.derived("waiting", (PAIRS, CLUSTERS), lambda: queue.waiting(self.lake))
+        waiting = self.derived("waiting", (PAIRS, CLUSTERS, HELD_MERGES), lambda: queue.waiting(self.lake))
         sampled = self.derived("sampled", (PAIRS, CLUSTERS), lambda: queue.sampled(self.lake))
 
         def make() -> pl.DataFrame:
-            ranked = queue.ranked(waiting, self.standing(), self.lake, self._settings.clusters.max_size)
+            ranked = queue.ranked(waiting, self.standing(), self.lake)
             return queue.asked(ranked, sampled, self.standing(), Shares(asked.learning_share, asked.random_share))
 
         asked = self._settings.review

@@ -40,7 +40,7 @@ class OpenLake(Lake):
         with self._lock:
             kept = self._kept.get(table.name)
             if kept is None:
-                handle = self._open(table)
+                handle = self.open(table)
                 if handle is None:
                     return None
                 kept = _Kept(handle, -1, pl.LazyFrame())
@@ -49,12 +49,9 @@ class OpenLake(Lake):
                 kept.handle.update_incremental()
             if kept.version != kept.handle.version():
                 # A scan of its own: it stays at its version whatever the handle does meanwhile.
-                still = Delta(self.path(table), kept.handle.version(), dict(self.storage_options) or None)
-                frame = pl.scan_delta(still)
-                told = frame.collect_schema()
-                kept.frame = frame.select(
-                    pl.col(name) if told.get(name) == dtype else pl.col(name).cast(dtype)
-                    for name, dtype in table.columns.items()
-                )
-                kept.version = kept.handle.version()
+                version = kept.handle.version()
+                still = self.open(table, version)
+                if still is None:
+                    return None
+                kept.frame, kept.version = self._rows(table, still), version
             return _Kept(kept.handle, kept.version, kept.frame)

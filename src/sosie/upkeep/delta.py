@@ -1,7 +1,7 @@
 """Delta tables made small again: few large files, none that no reader needs, a short log."""
 
 import fsspec
-from deltalake.exceptions import CommitFailedError, TableNotFoundError
+from deltalake.exceptions import CommitFailedError
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from sosie import decoded
@@ -29,9 +29,8 @@ def compact_tables(run: Run, tally: Tally) -> None:
 
 def compact(lake: Lake, table: Table, retention_hours: int) -> Counts:
     """Live files before and after, and files removed from the store; zeros where there is no such table yet."""
-    try:
-        held = Delta(lake.path(table), storage_options=dict(lake.storage_options) or None)
-    except TableNotFoundError:
+    held = lake.open(table)
+    if held is None:
         return Counts(files_before=0, files_after=0, files_removed=0)
     before, stored = len(held.file_uris()), _stored(lake, table)
     again = Retrying(

@@ -8,7 +8,6 @@ from fastapi.responses import RedirectResponse, Response
 from sosie.page import models
 from sosie.page.people import Person, Refused, manages
 from sosie.page.render import show
-from sosie.settings import pinned_models
 
 if TYPE_CHECKING:
     from sosie.page.app import Page
@@ -23,7 +22,7 @@ def routes(page: "Page") -> APIRouter:
         job = mover.job  # before what it changes is read, so that a job told as done is seen done
         return show(
             request, person, "models", told=models.told(store), job=job, figures=models.FIGURES, figure=models.figure,
-            side=models.SIDE, pinned=pinned_models(store.settings),
+            side=models.SIDE, pinned=store.settings.models if store.settings.models_pinned else None,
         )  # fmt: skip
 
     @router.get("/models/rollback")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 PER_PAGE = 12
 SIDES = ["left_id", "right_id"]
-Cause = Literal["", "unsure", "weak_link", "too_large", "judged_different", "sample"]
+Cause = Literal["", "unsure", "weak_link", "cluster_too_large", "judged_different", "sample"]
 Id = Annotated[str, Form(min_length=1, max_length=512)]
 
 
