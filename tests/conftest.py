@@ -48,3 +48,25 @@ def no_logs_to_a_closed_stream() -> Iterator[None]:
     """A command that a test ran logs to the runner's stderr, which is closed when the next test logs."""
     yield
     structlog.reset_defaults()
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Iterator[Path]:
+    """A landing folder with one good hour of a few listings; the index's server stays up between the steps."""
+    from homes import land, run_of
+    from PIL import Image
+
+    from sosie.index import server
+
+    landing = tmp_path / "landing"
+    for number, colour in enumerate(("red", "blue", "green")):
+        picture = Image.new("RGB", (80, 80), colour)
+        (landing / "pictures").mkdir(parents=True, exist_ok=True)
+        picture.save(landing / "pictures" / f"{number}.jpg")
+    rows = (
+        {"listing_id": f"a{n}", "title": f"Acme kettle {n} litre steel", "image_uri": f"pictures/{n}.jpg"}
+        for n in "012"
+    )
+    land(landing, "2026-01-05T00", *rows)
+    with server.serve(run_of(landing, "2026-01-05T00").settings):
+        yield landing

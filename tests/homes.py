@@ -5,10 +5,15 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import polars as pl
 import pytest
 from filelock import FileLock
 
 from sosie import pipeline
+from sosie.settings import load
+
+FEED = {"seller_id": "s1", "price": 10.0, "currency": "EUR", "updated_at": "2026-01-05T00:30:00Z"}
+"""What a row has where a test says nothing else."""
 
 AS_A_USER = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
 """Begins a command that heeds permissions, which root's would not."""
@@ -51,3 +56,16 @@ def prepared(folders: pytest.TempPathFactory, name: str, make: Callable[[Path], 
             make(original)
             done.touch()
     return Path(shutil.copytree(original, folders.mktemp(name) / "own", symlinks=True))
+
+
+def land(landing: Path, hour: str, *rows: dict[str, object], name: str = "listings.csv") -> Path:
+    """A feed's file of some rows."""
+    path = landing / hour / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pl.DataFrame([FEED | row for row in rows], infer_schema_length=None).write_csv(path)
+    return path
+
+
+def run_of(landing: Path, hour: str) -> pipeline.Run:
+    """An hour of the home beside a landing folder."""
+    return pipeline.Run.of(hour, settings=load(home=landing.parent / "home", landing=landing))

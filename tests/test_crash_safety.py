@@ -190,3 +190,27 @@ def test_an_hour_that_was_killed_and_never_run_again_is_finished_by_the_next(
     grouped = {tuple(ids) for ids in members["listing_id"]}
     assert ("k40", "k41", "k42", "k43", "k44", "n1") in grouped
     assert lake.read(tables.REGROUP).is_empty()
+
+
+def test_an_hour_that_had_ended_and_was_killed_when_run_again_is_finished_by_the_next(
+    landing: Path, tmp_path: Path
+) -> None:
+    mine, home = tmp_path / "landing", tmp_path / "home"
+    shutil.copytree(landing, mine)
+    assert sosie(home, mine, HOURS[0]) == 0
+    late = {"updated_at": f"{HOURS[0]}:20:00Z"}
+    rows = [
+        {"listing_id": "k00", "title": "Rope 10 m nylon", "image_uri": "pictures/4.png"},
+        {"listing_id": "l1", "title": "Lamp oak E27", "image_uri": "pictures/3.png"},
+    ]
+    pl.DataFrame([FEED | late | row for row in rows]).write_csv(mine / HOURS[0] / "late.csv")
+    assert sosie(home, mine, HOURS[0], fault="lake.listings.upsert.after") == -9
+    lake = Lake(settings_of(home, mine).lake_uri)
+    assert lake.read(tables.RUNS)["state"].to_list() == ["running"]
+    shutil.rmtree(mine / HOURS[1])
+    assert sosie(home, mine, HOURS[1]) == 0
+    members = lake.read(tables.CLUSTERS).group_by("cluster_id").agg(pl.col("listing_id").sort())
+    grouped = {tuple(ids) for ids in members["listing_id"]}
+    assert ("k00", "k40", "k41", "k42", "k43", "k44") in grouped
+    assert ("k30", "k31", "k32", "k33", "k34", "l1") in grouped
+    assert lake.read(tables.RUNS)["state"].to_list() == ["succeeded"] * 2

@@ -295,6 +295,10 @@ class TestRows:
         rows = read_csv(folder, f'listing_id,title,updated_at,description\na,Kettle,2026-01-01,"{long}"\n')
         assert rows["description"].to_list() == [long]
 
+    def test_a_title_is_composed_however_it_came(self, folder: Path) -> None:
+        rows = read_csv(folder, "listing_id,title,updated_at\na,Cafe\u0301,2026-01-01\nb,Caf\u00e9,2026-01-01\n")
+        assert rows["title"].to_list() == ["Caf\u00e9"] * 2
+
     def test_gzipped_csv(self, folder: Path) -> None:
         file = put(folder, gzip.compress(b"listing_id,title,updated_at\na,Mug,2026-01-01\n"), f"{HOUR}/feed.csv.gz")
         assert landing.read(folder, file)["title"].to_list() == ["Mug"]

@@ -2,18 +2,16 @@
 
 import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import polars as pl
 import pytest
-from homes import up_to_clusters
-from PIL import Image
+from homes import land, run_of, up_to_clusters
 
-from sosie import neighbours, phashes, pipeline, replay, tables
+from sosie import neighbours, phashes, pipeline, tables
 from sosie.decider import mlp
 from sosie.errors import BatchRejected, TerminalError
-from sosie.index import open_index, server
+from sosie.index import open_index
 from sosie.judgements import judge
 from sosie.lake import Lake
 from sosie.neighbour_lists import NeighbourLists
@@ -186,37 +184,6 @@ def test_the_report_shows_the_hour(runs: list[pipeline.Run]) -> None:
     assert (page.parent / "data_docs" / "validations" / "listings.html").exists()
 
 
-FEED = {"seller_id": "s1", "price": 10.0, "currency": "EUR", "updated_at": "2026-01-05T00:30:00Z"}
-
-
-@pytest.fixture
-def shop(tmp_path: Path) -> Iterator[Path]:
-    """A landing folder with one good hour of a few listings; the index's server stays up between the steps."""
-    landing = tmp_path / "landing"
-    for number, colour in enumerate(("red", "blue", "green")):
-        picture = Image.new("RGB", (80, 80), colour)
-        (landing / "pictures").mkdir(parents=True, exist_ok=True)
-        picture.save(landing / "pictures" / f"{number}.jpg")
-    rows = (
-        {"listing_id": f"a{n}", "title": f"Acme kettle {n} litre steel", "image_uri": f"pictures/{n}.jpg"}
-        for n in "012"
-    )
-    land(landing, HOURS[0], *rows)
-    with server.serve(run_of(landing, HOURS[0]).settings):
-        yield landing
-
-
-def land(landing: Path, hour: str, *rows: dict[str, object], name: str = "listings.csv") -> Path:
-    path = landing / hour / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pl.DataFrame([FEED | row for row in rows], infer_schema_length=None).write_csv(path)
-    return path
-
-
-def run_of(landing: Path, hour: str) -> pipeline.Run:
-    return pipeline.Run.of(hour, settings=load(home=landing.parent / "home", landing=landing))
-
-
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
@@ -246,115 +213,6 @@ def test_a_batch_that_cannot_be_trusted_stops_the_hour_and_changes_nothing(shop:
     up_to_clusters(run)
     assert set(run.lake.read(tables.LISTINGS)["listing_id"]) == {"a0", "a9"}
     assert set(run.lake.read(tables.RUNS)["state"]) == {"succeeded"}
-
-
-def test_bad_rows_and_a_huge_picture_are_put_aside_and_the_next_good_hour_runs(shop: Path) -> None:
-    Image.new("1", (10_000, 5_000)).save(shop / "pictures" / "huge.png")
-    (shop / "pictures" / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 cut off")
-    land(
-        shop,
-        HOURS[0],
-        {"listing_id": "b1", "title": None},
-        {"listing_id": "b2", "title": "x", "price": -1.0},
-        {"listing_id": "b3", "title": "x", "currency": "EURO"},
-        {"listing_id": "b4", "title": "x", "updated_at": "2999-01-01T00:00:00Z"},
-        {"listing_id": "b5", "title": "twice", "price": 1.0},
-        {"listing_id": "b5", "title": "twice, and not the same", "price": 2.0},
-        {"listing_id": "c1", "title": "Acme kettle huge picture", "image_uri": "pictures/huge.png"},
-        {"listing_id": "c2", "title": "Acme kettle broken picture", "image_uri": "pictures/broken.jpg"},
-        name="bad.csv",
-    )
-    first = run_of(shop, HOURS[0])
-    up_to_clusters(first)
-    put_aside = first.lake.read(tables.QUARANTINE)
-    assert set(put_aside["listing_id"]) == {"b1", "b2", "b3", "b4", "b5", "c1", "c2"}
-    assert put_aside["detail"].null_count() == 0
-    listings = first.lake.read(tables.LISTINGS)
-    assert set(listings["listing_id"]) == {"a0", "a1", "a2", "c1", "c2"}
-    assert listings.filter(pl.col("image_hash").is_null())["listing_id"].sort().to_list() == ["c1", "c2"]
-
-    # The broken picture is mended, its rows are replayed: the next hour takes them beside its own.
-    Image.effect_noise((64, 64), 90).convert("RGB").save(shop / "pictures" / "broken.jpg")
-    (rule,) = put_aside.filter(pl.col("listing_id") == "c2")["rule"]
-    _, rows = replay.replay(first.settings, HOURS[0], rule)
-    land(shop, HOURS[1], {"listing_id": "a3", "title": "Acme kettle 3 litre steel"})
-    second = run_of(shop, HOURS[1])
-    up_to_clusters(second)
-    assert (rows, counts(second).changed) == (1, 2)
-    held = second.lake.read(tables.LISTINGS, pl.col("listing_id") == "c2")
-    assert held["image_hash"].null_count() == 0
-    after = second.lake.read(tables.QUARANTINE, pl.col("run_id") == HOURS[0])
-    heeded = after.filter(pl.col("replayed_run") == HOURS[1])
-    assert (heeded["rule"].to_list(), heeded["listing_id"].to_list()) == ([rule], ["c2"])
-    assert not replay.replays(first.settings, HOURS[0], rule)[-1].waiting
-    assert rule not in replay.waiting(second.lake)["rule"].to_list()
-    up_to_clusters(first)
-    assert (
-        second.lake.read(tables.QUARANTINE, pl.col("run_id") == HOURS[0])
-        .sort(tables.QUARANTINE.key)
-        .equals(after.sort(tables.QUARANTINE.key))
-    ), "an hour that is run again forgets no replay"
-
-
-def test_a_row_that_a_dead_hour_put_aside_waits_once_when_the_next_hour_takes_its_file(shop: Path) -> None:
-    for name in ("bad", "overwritten"):
-        land(shop, HOURS[0], {"listing_id": name, "title": None}, name=f"{name}.csv")
-    land(shop, HOURS[0], {"listing_id": "picture", "title": "x", "image_uri": "pictures/none.jpg"}, name="seen.csv")
-    died = run_of(shop, HOURS[0])
-    pipeline.validate(died)
-    pipeline.detect_changes(died)
-    land(shop, HOURS[0], {"listing_id": "new", "title": None}, name="overwritten.csv")
-    following = run_of(shop, HOURS[1])
-    up_to_clusters(following)
-    pipeline.validate(died)
-    kept = dict(following.lake.read(tables.QUARANTINE).select("listing_id", "run_id").iter_rows())
-    assert kept == {"bad": HOURS[1], "new": HOURS[1], "overwritten": HOURS[0], "picture": HOURS[0]}
-    assert replay.waiting(following.lake)["rows"].sum() == len(kept)
-
-
-def test_a_row_that_was_replayed_in_its_own_hour_and_refused_again_still_waits(shop: Path) -> None:
-    land(shop, HOURS[0], {"listing_id": "b1", "title": None}, name="bad.csv")
-    run = run_of(shop, HOURS[0])
-    up_to_clusters(run)
-    landed, _ = replay.replay(run.settings, HOURS[0], "title_present")
-    for _ in range(2):
-        pipeline.validate(run)
-        held = run.lake.read(tables.QUARANTINE).select("source_file", "replayed_run").sort("source_file")
-        assert held.rows() == [(f"{HOURS[0]}/bad.csv", HOURS[0]), (landed.file, None)]
-
-
-def test_a_row_with_more_fields_than_its_header_is_replayed_by_nobody(shop: Path) -> None:
-    names = "listing_id,updated_at,price,title,brand"
-    shifted = "s1,2026-01-05T00:10:00Z,9.5,Acme kettle, 2 litre,Acme"  # its brand would be " 2 litre"
-    wrong = "w1,2026-01-05T00:10:00Z,nine,Acme kettle,Acme"
-    good = [f"g{number},2026-01-05T00:10:00Z,9.5,Borealis lamp {number},Borealis" for number in range(9)]
-    (shop / HOURS[0]).mkdir(exist_ok=True)
-    (shop / HOURS[0] / "feed.csv").write_text("\n".join([names, shifted, *good]))
-    (shop / HOURS[1]).mkdir(exist_ok=True)
-    (shop / HOURS[1] / "feed.csv").write_text("\n".join([names, shifted, wrong, *good]))
-    first, second = (run_of(shop, hour) for hour in HOURS[:2])
-    up_to_clusters(first)
-    with pytest.raises(TerminalError, match=r"feed.csv: 6 fields where the header names 5 \(line 2\)"):
-        replay.replay(first.settings, HOURS[0], "castable")
-    up_to_clusters(second)
-    landed, rows = replay.replay(second.settings, HOURS[1], "castable")
-    assert (rows, pl.read_csv(shop / landed.file)["listing_id"].to_list()) == (1, ["w1"])
-    pipeline.validate(run_of(shop, "2026-01-05T02"))
-    taken = second.lake.read(tables.QUARANTINE, pl.col("run_id") == HOURS[1]).select("listing_id", "replayed_run")
-    assert dict(taken.iter_rows()) == {"s1": None, "w1": "2026-01-05T02"}
-
-
-def test_a_replay_is_taken_when_the_files_before_it_were_cleared_away(shop: Path) -> None:
-    land(shop, HOURS[0], {"listing_id": "b1", "title": None}, name="bad.csv")
-    first = run_of(shop, HOURS[0])
-    up_to_clusters(first)
-    landed, _ = replay.replay(first.settings, HOURS[0], "title_present")
-    up_to_clusters(run_of(shop, HOURS[1]))
-    shutil.rmtree(shop / HOURS[0])
-    assert replay.replays(first.settings, HOURS[0], "title_present") == [replay.Replay(landed.file, waiting=False)]
-    again, rows = replay.replay(first.settings, HOURS[0], "title_present")
-    assert (again.file != landed.file, rows) == (True, 1)
-    assert pipeline.validate(run_of(shop, "2026-01-05T02"))["rows_read"] == 1
 
 
 def test_an_hours_seconds_are_those_of_its_steps(shop: Path) -> None:

@@ -205,6 +205,15 @@ def test_history_is_forgotten_only_where_asked_and_never_what_is_known_now(setti
     assert "500" not in left["content_hash"].to_list()
     assert {"400", held["content_hash"][0]} <= set(left["content_hash"])
 
+    for heard, forgotten in ((now, 0), (now - timedelta(days=399), 1)):
+        deleted = lake.lookup(tables.LISTINGS, "listing_id", [one]).with_columns(
+            is_deleted=pl.lit(True),
+            updated_at=pl.lit(now - timedelta(days=400)),
+            last_changed_run=pl.lit(f"{heard:%Y-%m-%dT%H}"),
+        )
+        lake.upsert(tables.LISTINGS, deleted)
+        assert upkeep(yearly)["forget_history"]["listings"] == forgotten, "by when an hour heard of it, not by its date"
+
 
 def embedded(run: pipeline.Run) -> None:
     pipeline.detect_changes(run)

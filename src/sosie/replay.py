@@ -6,7 +6,7 @@ header is left where it is: nobody knows which of its fields is which, and it co
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import polars as pl
 
 from sosie.errors import SettingsError, TerminalError
 from sosie.lake import Lake, Written
-from sosie.landing.casting import FAULT
+from sosie.landing.casting import FAULT, text_of
 from sosie.settings import Settings
 from sosie.tables import FEED, FEED_REQUIRED, QUARANTINE, RUNS
 
@@ -74,7 +74,7 @@ def replay(settings: Settings, run_id: str, rule: str) -> tuple[Replay, int]:
         )
     given = [name for name in FEED if name in FEED_REQUIRED or any(row.get(name) is not None for row in came)]
     text = pl.DataFrame(
-        [{name: _text(row.get(name)) for name in given} for row in came], schema=dict.fromkeys(given, pl.String)
+        [{name: text_of(name, row.get(name)) for name in given} for row in came], schema=dict.fromkeys(given, pl.String)
     )
     folder: Path = settings.landing / run_id
     folder.mkdir(parents=True, exist_ok=True)
@@ -98,22 +98,30 @@ def waiting(lake: Lake) -> pl.DataFrame:
     )
 
 
-def heed(lake: Lake, paths: Iterable[str], run_id: str) -> Written:
-    """Note in quarantine which run took the rows of these landing files again; files that are no replay are passed.
+def heed(lake: Lake, files: Mapping[str, pl.Series], run_id: str) -> Written:
+    """Note in quarantine which run took its rows again. `files`: path of a landing file → JSON of each of its rows.
 
-    What was refused again, out of such a file, is a row of its own, and waits.
+    Files that are no replay are passed. What was refused again, out of such a file, is a row of its own, and waits.
     """
-    origins = [found.groupdict() | {"file": path} for path in paths if (found := re.match(FILE, path))]
-    if not origins:
+    replays = {path: found for path in files if (found := re.match(FILE, path))}
+    if not replays:
         return Written(0)
-    again = pl.DataFrame(origins, schema=dict.fromkeys(("hour", "rule", "file"), pl.String))
-    rows = lake.read(QUARANTINE, pl.col("run_id").is_in(again["hour"].unique().implode()))
-    rows = rows.filter(_WELL_FORMED).join(again, left_on="source_file", right_on="file", how="anti")
-    slug = pl.col("rule").str.replace_all(_NAME.pattern, "-")
-    taken = rows.join(again, left_on=["run_id", slug], right_on=["hour", "rule"], how="semi")
-    taken = taken.with_columns(replayed_run=pl.lit(run_id))
+    again = pl.DataFrame(
+        [(found["hour"], found["rule"], _said(row)) for path, found in replays.items() for row in files[path]],
+        schema=dict.fromkeys(("hour", "rule", "said"), pl.String),
+        orient="row",
+    )
+    rows = lake.read(QUARANTINE, pl.col("run_id").is_in(again["hour"].unique().implode()), _WELL_FORMED)
+    rows = rows.filter(~pl.col("source_file").is_in(list(replays))).with_columns(
+        slug=pl.col("rule").str.replace_all(_NAME.pattern, "-"),
+        said=pl.col("row").map_elements(_said, return_dtype=pl.String),
+    )
+    taken = rows.join(again, left_on=["run_id", "slug", "said"], right_on=["hour", "rule", "said"], how="semi")
+    taken = taken.select(*QUARANTINE.columns).with_columns(replayed_run=pl.lit(run_id))
     return lake.upsert(QUARANTINE, taken, run_id=run_id)
 
 
-def _text(value: object) -> str | None:
-    return value if value is None or isinstance(value, str) else json.dumps(value)
+def _said(row: str) -> str:
+    """What a row says, alike for the JSON of the row as it came and of the same row landed again."""
+    came = json.loads(row)
+    return json.dumps({name: text for name in FEED if (text := text_of(name, came.get(name)))})

@@ -315,7 +315,9 @@ RUNS = Table(
     key=("run_id",),
     columns={
         "run_id": pl.String,
-        "state": pl.String,  # succeeded, refused; of what is no hour: promote, rollback, upkeep
+        # succeeded, refused, or running where an hour that succeeded is run again; of what is no hour: promote,
+        # rollback, upkeep.
+        "state": pl.String,
         "started_at": TIMESTAMP,
         "finished_at": TIMESTAMP,
         "seconds": pl.Float64,

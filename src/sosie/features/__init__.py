@@ -12,7 +12,7 @@ import os
 import sqlite3
 import string
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from functools import lru_cache
@@ -209,7 +209,7 @@ def _unlocked() -> Iterator[None]:
         ) from error
 
 
-def forget(settings: Settings, listing_ids: pl.Series) -> int:
+def forget(settings: Settings, listing_ids: pl.Series, modalities: Sequence[str] = tuple(EMBEDDINGS)) -> int:
     """Remove the vectors of these listings from the online store, of every version; returns how many rows went.
 
     Decisions stay: they say that the listing is no duplicate any more. Feast itself can't delete single keys, so this
@@ -222,7 +222,8 @@ def forget(settings: Settings, listing_ids: pl.Series) -> int:
     apply(settings)
     feast = store(settings)
     with _alone(settings):
-        views = [view for view in feast.list_feature_views() if view.name != "decisions"]
+        prefixes = tuple(view_name(modality, "") for modality in modalities)
+        views = [view for view in feast.list_feature_views() if view.name.startswith(prefixes)]
         return remove(feast, views, listing_ids.to_list())
 
 

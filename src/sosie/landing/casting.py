@@ -86,6 +86,18 @@ def cast(raw: pl.DataFrame) -> pl.DataFrame:
     return pl.concat([frame, listed], how="horizontal")
 
 
+def text_of(column: str, value: object) -> str | None:
+    """A value out of a row's JSON as the text that casts to what the value did when the row first came."""
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        value = int(value)
+    text = json.dumps(value, ensure_ascii=False)
+    if column == "gtin" and not isinstance(value, bool):
+        return next((text.zfill(length) for length in _GTIN_LENGTHS if len(text) <= length), text)
+    return text
+
+
 def _shown(value: object) -> str:
     text = value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
     return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 1] + "…"
@@ -116,6 +128,11 @@ def _to_text(given: pl.Series, text: pl.Series) -> pl.Series:
         stripped = text.str.strip_chars()
         return pl.select(pl.when(stripped != "").then(stripped)).to_series()
     return text
+
+
+def _to_title(_: pl.Series, text: pl.Series) -> pl.Series:
+    """Composed (NFC): a title that comes decomposed one day is the same title, and has the same exact key."""
+    return text.str.normalize("NFC")
 
 
 def _to_gtin(given: pl.Series, text: pl.Series) -> pl.Series:
@@ -167,6 +184,7 @@ def _timestamp(text: str | None) -> datetime | None:
 
 
 _CASTS: dict[str, Callable[[pl.Series, pl.Series], pl.Series]] = {
+    "title": _to_title,
     "gtin": _to_gtin,
     "price": _to_price,
     "updated_at": _to_timestamp,

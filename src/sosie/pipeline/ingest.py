@@ -12,6 +12,9 @@ from sosie.pipeline.veto import settle
 from sosie.settings import Settings
 from sosie.tables import CHANGES, FEED, LISTINGS, QUARANTINE, RUNS
 
+_ROW = ["source_file", "row_number", "row"]
+_OF_A_PICTURE = pl.col("rule").str.starts_with("picture_")
+
 
 @step
 def validate(run: Run, tally: Tally) -> None:
@@ -23,10 +26,12 @@ def validate(run: Run, tally: Tally) -> None:
     from sosie.validation import validate as check
 
     history = run.lake.read(RUNS, pl.col("run_id") != run.id, columns=["run_id", "state", "files"])
+    # An hour that refused its batch keeps its files from the hours after it, but from no hour whose own files they are.
     taken = {
         landing.key(file["path"], file["sha256"]): row["run_id"]
         for row in history.iter_rows(named=True)
         for file in row["files"]
+        if row["state"] != "refused" or landing.hour_of(file["path"]) != run.id
     }
     files = landing.files(run.settings.landing, run.id, taken)
     if not files:
@@ -45,16 +50,22 @@ def validate(run: Run, tally: Tally) -> None:
         _refuse(run, files)
         raise
     quarantined = checked.quarantined.drop("replayed_run", strict=False).with_columns(run_id=pl.lit(run.id))
-    before = run.lake.read(QUARANTINE, pl.col("run_id") == run.id, columns=[*QUARANTINE.key, "replayed_run"])
-    quarantined = quarantined.join(before, on=QUARANTINE.key, how="left", maintain_order="left")
+    before = run.lake.read(QUARANTINE, pl.col("run_id") == run.id)
+    replayed = before.select(*QUARANTINE.key, "replayed_run")
+    quarantined = quarantined.join(replayed, on=QUARANTINE.key, how="left", maintain_order="left")
+    again = before.filter(pl.col("source_file").is_in([file.path for file in files]))
+    again = again.join(quarantined, on=QUARANTINE.key, how="anti")
+    # A picture that failed and was not looked at again has not been mended.
+    still = again.filter(_OF_A_PICTURE).join(rows.filter(~pl.col("looked_at")), on=_ROW, how="semi")
+    mended = again.join(still, on=QUARANTINE.key, how="anti")
     # What an hour that never came to its end put aside is this hour's where it puts the same aside again.
     left_over = run.lake.read(QUARANTINE, ~pl.col("run_id").is_in([run.id, *history["run_id"]]))
     taken_over = left_over.join(quarantined, on=["source_file", "row_number", "rule", "row"], how="semi")
     run.staging.put("accepted", checked.accepted)
     tally.written(
         run.lake.upsert(QUARANTINE, quarantined.select(*QUARANTINE.columns), run_id=run.id),
-        run.lake.delete(QUARANTINE, taken_over.select(QUARANTINE.key), run_id=run.id),
-        replay.heed(run.lake, [file.path for file in files], run.id),
+        run.lake.delete(QUARANTINE, pl.concat([taken_over, mended]).select(QUARANTINE.key), run_id=run.id),
+        replay.heed(run.lake, {file.path: frame["row"] for file, frame in zip(files, frames, strict=True)}, run.id),
     )
     tally.extra["files"] = [
         {"path": file.path, "sha256": file.sha256, "bytes": file.bytes, "rows": frame.height}
@@ -65,7 +76,7 @@ def validate(run: Run, tally: Tally) -> None:
         rows_read=rows.height,
         rows_accepted=checked.accepted.height,
         rows_quarantined=checked.rejected,
-        pictures_refused=rows.filter(pl.col("picture_fault_rule").is_not_null()).height,
+        pictures_refused=quarantined.filter(_OF_A_PICTURE).height + still.height,
     )
 
 
@@ -85,7 +96,7 @@ def _trailing_rows(run: Run, history: pl.DataFrame) -> list[int]:
 def _refuse(run: Run, files: list[landing.LandingFile]) -> None:
     """Note that this hour refused its files: later hours pass them over, this hour run again takes them again."""
     refused = [{"path": file.path, "sha256": file.sha256, "bytes": file.bytes, "rows": 0} for file in files]
-    done = run.lake.read(RUNS, pl.col("run_id") == run.id, pl.col("state") == "succeeded")
+    done = run.lake.read(RUNS, pl.col("run_id") == run.id, pl.col("state") != "refused")
     if done.height:  # an earlier try took its files and stands; only what is new to it was refused
         row = done.row(0, named=True)
         known = {(file["path"], file["sha256"]) for file in row["files"]}
@@ -102,24 +113,22 @@ def _refuse(run: Run, files: list[landing.LandingFile]) -> None:
 
 
 def _with_pictures(run: Run, rows: pl.DataFrame) -> pl.DataFrame:
-    """Add image_hash, image_phash and picture faults.
+    """Add image_hash, image_phash, picture faults, and `looked_at`: whether the row's picture was.
 
-    A row that says nothing newer of its picture is not looked at, but where it is replayed since that picture failed.
+    A row that says nothing newer of its picture is not looked at, but where it is replayed. Where a picture's server
+    does not answer, what the catalogue holds of that picture stands: an outage takes no picture from anybody.
     """
     held = run.lake.lookup(
         LISTINGS,
         "listing_id",
         rows["listing_id"].drop_nulls(),
         columns=["listing_id", "image_uri", "updated_at", "image_hash", "image_phash"],
-    ).with_columns(known=pl.lit(True))
-    rows = rows.join(
-        held, on=["listing_id", "image_uri", "updated_at"], how="left", suffix="_held", maintain_order="left"
-    )
-    failed = pl.col("image_hash").is_null() & pl.col("source_file").str.contains(replay.FILE)
-    wanted = pl.col("image_uri").is_not_null() & (pl.col("known").is_null() | failed) & ~pl.col("is_deleted")
-    uris = rows.select(pl.when(wanted).then("image_uri"))["image_uri"].to_list()
+    ).rename({"updated_at": "held_at", "image_hash": "held_hash", "image_phash": "held_phash"})
+    rows = rows.join(held, on=["listing_id", "image_uri"], how="left", maintain_order="left")
+    news = pl.col("held_at").ne_missing(pl.col("updated_at")) | pl.col("source_file").str.contains(replay.FILE)
+    rows = rows.with_columns(looked_at=pl.col("image_uri").is_not_null() & ~pl.col("is_deleted") & news)
     seen = pictures.inspect(
-        uris,
+        rows.select(pl.when("looked_at").then("image_uri"))["image_uri"].to_list(),
         root=run.settings.pictures_root,
         thumbnails=thumbnails(run.settings),
         rules=run.settings.validation,
@@ -133,10 +142,14 @@ def _with_pictures(run: Run, rows: pl.DataFrame) -> pl.DataFrame:
         },
         schema=dict.fromkeys(("new_hash", "new_phash", "picture_fault_rule", "picture_fault_detail"), pl.String),
     )
-    return pl.concat([rows, looked], how="horizontal").select(
-        pl.exclude("new_hash", "new_phash", "known", "image_hash", "image_phash", "image_phash_held"),
-        image_hash=pl.coalesce("new_hash", "image_hash"),
-        image_phash=pl.coalesce("new_phash", "image_phash_held", "image_phash"),
+    stands = ~pl.col("looked_at") | (pl.col("picture_fault_rule") == "picture_unreachable")
+    return (
+        pl.concat([rows, looked], how="horizontal")
+        .with_columns(
+            image_hash=pl.coalesce("new_hash", pl.when(stands).then("held_hash")),
+            image_phash=pl.coalesce("new_phash", pl.when(stands).then("held_phash"), "image_phash"),
+        )
+        .drop("new_hash", "new_phash", "held_at", "held_hash", "held_phash")
     )
 
 
@@ -146,22 +159,26 @@ def detect_changes(run: Run, tally: Tally) -> None:
 
     The change set is written before the listings and holds all that any try of this hour found, so a run that died in
     between, or is run again, finds the same work to do. Work of an earlier hour that never came to its end is taken
-    over: its rows look unchanged by now. A veto that died half-way is settled first, among the pairs that it met.
+    over: its rows look unchanged by now. An hour that had come to its end and finds something new is at work again. A
+    veto that died half-way is settled first, among the pairs that it met.
     """
     settle(run.settings)
     accepted = run.staging.get("accepted")
     held = run.lake.lookup(LISTINGS, "listing_id", accepted["listing_id"])
     detected = detect(accepted.select(*FEED, "image_hash"), held, run.id)
-    left_over = _unfinished(run)
+    left_over, before = _unfinished(run), changes(run)
     wanted = left_over.clear()
     for part in left_over.sort("run_id").partition_by("run_id", maintain_order=True):
         wanted = merge(wanted, part.with_columns(run_id=pl.lit(run.id)))
-    wanted = merge(merge(wanted, changes(run)), detected.changes)
+    wanted = merge(merge(wanted, before), detected.changes)
+    if wanted.height > before.height or not detected.changes.is_empty():
+        _set_state(run, pl.col("run_id") == run.id, "succeeded", "running")
     tally.written(
         run.lake.upsert(CHANGES, wanted, run_id=run.id),
         run.lake.delete(CHANGES, left_over.select("run_id").unique(), run_id=run.id),
         run.lake.upsert(LISTINGS, detected.listings, run_id=run.id),
     )
+    _set_state(run, pl.col("run_id") < run.id, "running", "succeeded")  # what they had left was taken over
     # Rows that an earlier try of this hour has stored look unchanged or late now; they were not.
     recorded = changes(run)
     own = recorded.join(detected.kinds, on="listing_id", how="semi")
@@ -174,6 +191,11 @@ def detect_changes(run: Run, tally: Tally) -> None:
         superseded=detected.counts["superseded"],
         taken_over=recorded.height - own.height,
     )
+
+
+def _set_state(run: Run, which: pl.Expr, now: str, then: str) -> None:
+    rows = run.lake.read(RUNS, which, pl.col("state") == now)
+    run.lake.upsert(RUNS, rows.with_columns(state=pl.lit(then)), run_id=run.id)
 
 
 def _unfinished(run: Run) -> pl.DataFrame:

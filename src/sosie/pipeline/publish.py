@@ -8,10 +8,11 @@ import polars as pl
 
 from sosie import alerts, faults
 from sosie.artifacts import Artifact
+from sosie.errors import SettingsError
 from sosie.lake import Lake
 from sosie.pipeline.embed import MODALITIES, Modality, latest, version
 from sosie.pipeline.ingest import changes, thumbnails
-from sosie.pipeline.run import Counts, Run, Tally, step
+from sosie.pipeline.run import Counts, Run, Tally, log, step
 from sosie.settings import Settings
 from sosie.tables import DECISIONS, RUNS
 from sosie.validation import docs
@@ -20,6 +21,8 @@ from sosie.validation import docs
 @step
 def publish_features(run: Run, tally: Tally) -> None:
     """Write what is new to the online store: embeddings that changed this hour, decisions since the hour before began.
+
+    The vector of a picture that a listing has no more is taken out of it.
 
     Those are this hour's, those of vetoes, and those of an hour that never came to its end: one that did has published
     what it had decided until then.
@@ -40,7 +43,13 @@ def publish_features(run: Run, tally: Tally) -> None:
     until = recent.select("run_id").join(ended, on="run_id", how="left", maintain_order="left")["finished_at"]
     decisions = recent.filter((recent["created_timestamp"] > until).fill_null(True))
     published = features.publish(run.settings, text, image, decisions)
-    tally.wrote += published["text"] + published["image"] + published["decisions"]
+    bare = moved.filter(pl.col("kind").is_in(["image", "text_and_image"]), pl.col("image_hash").is_null())["listing_id"]
+    try:
+        removed = features.forget(run.settings, bare, ["image"])
+    except SettingsError as error:  # a store that we can't take single rows out of: no reason to stop an hour
+        log.warning("vectors of pictures that are gone stay online", listings=len(bare), reason=str(error))
+        removed = 0
+    tally.wrote += published["text"] + published["image"] + published["decisions"] + removed
     tally(text_rows=published["text"], image_rows=published["image"], decision_rows=published["decisions"])
 
 

@@ -10,7 +10,7 @@ from sosie.pipeline.run import Run, Tally, step
 from sosie.rebuild import second
 from sosie.rebuild.instep import astray, bring, under_way, with_content, without_vector
 from sosie.settings import Settings
-from sosie.tables import DECISIONS, LISTINGS, PAIRS
+from sosie.tables import DECISIONS, IMAGE_EMBEDDINGS, LISTINGS, PAIRS
 from sosie.vectors import matrix
 
 
@@ -95,7 +95,7 @@ def _orphans(lake: Lake, run_id: str) -> int:
 
 
 def _online(run: Run) -> dict[str, int]:
-    """Write decisions and live vectors that the online store lacks or holds otherwise; remove vectors of the dead."""
+    """Write decisions and live vectors that the online store lacks or holds otherwise; remove those of what is gone."""
     settings, lake = run.settings, run.lake
     told = lake.read(DECISIONS).sort("event_timestamp", "created_timestamp").unique("listing_id", keep="last")
     vectors = {
@@ -103,8 +103,11 @@ def _online(run: Run) -> dict[str, int]:
         for modality in MODALITIES
     }
     put = features.publish(settings, vectors["text"], vectors["image"], told)
-    dead = lake.read(LISTINGS, pl.col("is_deleted"), columns=["listing_id"])["listing_id"]
-    removed = features.forget(settings, dead)
+    listings = lake.read(LISTINGS, columns=["listing_id", "is_deleted", "image_hash"])
+    dead = listings.filter("is_deleted")["listing_id"]
+    bare = listings.filter(~pl.col("is_deleted"), pl.col("image_hash").is_null())["listing_id"]
+    once = lake.lookup(IMAGE_EMBEDDINGS, "listing_id", bare, columns=["listing_id"])["listing_id"].unique()
+    removed = features.forget(settings, dead) + features.forget(settings, once, ["image"])
     return {
         "online_decisions": told.height,
         "online_mended": put["text"] + put["image"] + put["decisions"] + removed,

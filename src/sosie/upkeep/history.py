@@ -7,7 +7,7 @@ import polars as pl
 from sosie import spellings
 from sosie.lake import Lake
 from sosie.pipeline.embed import MODALITIES, TABLE
-from sosie.pipeline.run import Run, Tally, step
+from sosie.pipeline.run import HOUR, Run, Tally, step
 from sosie.tables import CHANGES, DECISIONS, LISTINGS, RUNS, Table
 
 
@@ -25,7 +25,9 @@ def forget_history(run: Run, tally: Tally) -> None:
     tally(vectors=0, decisions=0, listings=0, spellings=spellings.forget(run.lake, run.id))
     if rules.history_days is not None:
         before = now - timedelta(days=rules.history_days)
-        dead = run.lake.read(LISTINGS, pl.col("is_deleted"), pl.col("updated_at") < before, columns=["listing_id"])
+        # A feed may date a delete long before the hour that hears of it.
+        long_ago = pl.col("updated_at") < before, pl.col("last_changed_run") < f"{before:{HOUR}}"
+        dead = run.lake.read(LISTINGS, pl.col("is_deleted"), *long_ago, columns=["listing_id"])
         tally(
             vectors=sum(_old_rows(run.lake, TABLE[one], before, dead, run.id) for one in MODALITIES),
             decisions=_old_rows(run.lake, DECISIONS, before, dead, run.id),

@@ -29,9 +29,9 @@ MAX_VALUE = 100
 class Validated:
     """A batch, parted. `rows == accepted.height + rejected`.
 
-    `quarantined` has one row for each rule that a row breaks: those of rejected rows, and those of fields that were
-    emptied (a bad picture, a bad GTIN) in rows that were accepted all the same. `counts`: entries of `quarantined` by
-    rule. `warnings`: rows that do what is only frowned upon, by rule. `docs_page`: that of Data Docs, where written.
+    `quarantined` has one row for each rule that a row breaks: those of rejected rows, and those of fields (a bad
+    picture, a bad GTIN, which is emptied) in rows that were accepted all the same. `counts`: entries of `quarantined`
+    by rule. `warnings`: rows that do what is only frowned upon, by rule. `docs_page`: that of Data Docs, where written.
     """
 
     rows: int
@@ -188,7 +188,7 @@ def _quarantined(entries: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
 
 def _accepted(rows: pl.DataFrame, bad: pl.DataFrame, fields: pl.DataFrame) -> pl.DataFrame:
     """Rows that stay, in the order they came; fields that broke a rule are null."""
-    emptied = {GTIN: "gtin", PICTURE: "image_hash", "image_phash_hex": "image_phash"}
+    emptied = {GTIN: "gtin", "image_phash_hex": "image_phash"}
     kept = rows.join(bad, on=PLACE, how="anti", maintain_order="left")
     for rule, column in emptied.items():
         broken = fields.filter(pl.col("rule") == rule).select(*PLACE, pl.lit(True).alias("broken"))
