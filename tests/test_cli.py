@@ -1,13 +1,16 @@
 """The command line, as a user types it."""
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import polars as pl
+import psutil
 import pytest
 from homes import AS_A_USER, heeds_permissions
 from typer.testing import CliRunner
@@ -15,6 +18,7 @@ from typer.testing import CliRunner
 from sosie import landing, settings, tables
 from sosie.cli import EXIT_TERMINAL, EXIT_TRANSIENT, app
 from sosie.lake import Lake
+from sosie.simulate import Marketplace, write
 
 runner = CliRunner()
 
@@ -75,6 +79,31 @@ def test_an_hour_that_has_not_begun_is_refused(tmp_path: Path) -> None:
 
 def test_help_names_the_extra_that_an_option_needs() -> None:
     assert "sosie[ray]" in runner.invoke(app, ["rebuild", "--help"], env={"COLUMNS": "300"}).output
+
+
+def test_who_judges_otherwise_than_another_is_told_whom(home: Path) -> None:
+    row = {"title": "x", "updated_at": datetime(2026, 1, 5, tzinfo=UTC), "is_deleted": False, "content_hash": "0",
+           "first_seen_run": "2026-01-05T00"}  # fmt: skip
+    listings = [dict.fromkeys(tables.LISTINGS.columns) | row | {"listing_id": one} for one in "ab"]
+    Lake(settings.settings().lake_uri).append(tables.LISTINGS, pl.DataFrame(listings, schema=tables.LISTINGS.schema))
+    first = runner.invoke(app, ["judge", "b", "a", "different", "--who", "ada"])
+    assert (first.exit_code, "ada said" in first.output) == (0, False)
+    second = runner.invoke(app, ["judge", "a", "b", "same", "--who", "bob"])
+    assert second.exit_code == 0, second.output
+    assert "a and b: same. The next run applies it. ada said different on" in second.output
+
+
+def test_a_command_that_is_asked_to_end_ends_what_it_has_started(home: Path, tmp_path: Path) -> None:
+    write(tmp_path / "market", Marketplace(listings=60, hours=1, seed=3, with_pictures=False))
+    command = [str(Path(sys.executable).with_name("sosie")), "run", "--landing", str(tmp_path / "market" / "landing")]
+    record = home / "milvus" / "server.json"
+    running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while running.poll() is None and not record.exists():
+        time.sleep(0.05)
+    served = psutil.Process(json.loads(record.read_text())["pid"])
+    running.terminate()
+    assert running.wait(60) == 128 + signal.SIGTERM
+    assert not served.is_running()
 
 
 def test_judging_an_unknown_listing_says_so(home: Path) -> None:

@@ -40,7 +40,7 @@ def filled_in(part: Any) -> Any:
 def test_every_component_is_there() -> None:
     assert set(SERVICES) == {
         "airflow-init", "airflow-apiserver", "airflow-scheduler", "airflow-dag-processor", "airflow-triggerer",
-        "airflow-worker", "postgres", "redis", "etcd", "minio", "milvus", "prometheus", "grafana",
+        "airflow-worker", "postgres", "redis", "etcd", "minio", "milvus", "prometheus", "alertmanager", "grafana",
     }  # fmt: skip
 
 
@@ -59,7 +59,7 @@ def test_a_service_is_whole(name: str) -> None:
     for mount in service.get("volumes", ()):
         source = re.sub(r"^\$\{LANDING:-(.*?)\}", r"\1", mount).split(":")[0]
         if source.startswith("."):
-            assert source == "./landing" or (DOCKER / source).exists(), source
+            assert source == "../landing" or (DOCKER / source).exists(), source
         else:
             assert source in COMPOSE["volumes"]
     for network in service["networks"]:
@@ -68,6 +68,27 @@ def test_a_service_is_whole(name: str) -> None:
         assert port.startswith("127.0.0.1:"), "published on loopback alone"
     for secret in service.get("secrets", ()):
         assert secret in COMPOSE["secrets"]
+
+
+def test_feeds_write_where_the_documented_folder_is_mounted() -> None:
+    made = re.findall(r"mkdir -p docker/secrets (\w+)", (DOCKER.parent / "docs" / "operations.md").read_text())
+    mounts = {mount for name in OURS for mount in SERVICES[name]["volumes"] if ":/landing" in mount}
+    assert mounts == {f"${{LANDING:-../{made[0]}}}:/landing"}, "and replays are written there"
+
+
+def test_what_an_image_mounts_a_volume_on_is_its_users() -> None:
+    (owned,) = re.findall(r"install -d -o sosie -g sosie (.+)", DOCKERFILE)
+    mounted = {mount.rpartition(":")[2] for name in OURS for mount in SERVICES[name]["volumes"]} - {"/landing"}
+    assert mounted <= set(owned.split())
+
+
+def test_prometheus_alerts_reach_a_service_and_by_it_a_person() -> None:
+    told = yaml.safe_load((DOCKER / "prometheus" / "prometheus.yml").read_text())["alerting"]["alertmanagers"]
+    (target,) = told[0]["static_configs"][0]["targets"]
+    assert target.split(":")[0] in SERVICES
+    receivers = yaml.safe_load((DOCKER / "prometheus" / "alertmanager.yml").read_text())["receivers"]
+    hook = receivers[0]["webhook_configs"][0]["url_file"]
+    assert hook.removeprefix("/run/secrets/") in SERVICES["alertmanager"]["secrets"]
 
 
 def test_compose_needs_no_variable_that_the_example_does_not_explain() -> None:

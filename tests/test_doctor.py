@@ -14,10 +14,12 @@ from sosie import doctor, features, pipeline, tables
 from sosie import settings as config
 from sosie.cli import app
 from sosie.doctor import stores
+from sosie.errors import TerminalError
 from sosie.index import open_index
 from sosie.lake import Lake
 from sosie.settings import PROJECT, Settings, load
 from sosie.simulate import Marketplace, write
+from sosie.upkeep import upkeep
 
 HOUR = "2026-01-05T00"
 
@@ -153,7 +155,32 @@ def the_online_store_is_lost(settings: Settings) -> Settings:
     features.apply(settings)
     features._store.cache_clear()
     (settings.home / "feast" / "online.db").unlink()
-    features.apply(settings, force=True)
+    features.apply(settings)
+    return settings
+
+
+def the_online_store_is_damaged(settings: Settings) -> Settings:
+    features.apply(settings)
+    features._store.cache_clear()
+    (settings.home / "feast" / "online.db").write_bytes(b"no database" * 100)
+    return settings
+
+
+def the_registry_is_damaged(settings: Settings) -> Settings:
+    features.apply(settings)
+    features._store.cache_clear()
+    (settings.home / "feast" / "registry.db").write_bytes(b"no registry" * 100)
+    return settings
+
+
+def the_catalogue_is_lost(settings: Settings) -> Settings:
+    shutil.rmtree(Path(settings.lake_uri) / "listings")
+    return settings
+
+
+def milvus_can_not_be_written(settings: Settings) -> Settings:
+    shutil.rmtree(settings.home / "milvus")
+    (settings.home / "milvus").write_text("no folder")
     return settings
 
 
@@ -188,6 +215,7 @@ def reports_can_not_be_written(settings: Settings) -> Settings:
         ("landing", no_landing, "is no folder", "SOSIE_LANDING"),
         ("lake", lake_is_a_file, "can't be written", "SOSIE_LAKE_URI"),
         ("lake", a_table_lost_its_files, "Table listings can't be read", "backup"),
+        ("lake", the_catalogue_is_lost, "Table listings is gone from", "Restore its folder"),
         ("lake", a_table_is_cut_short, "Table listings can't be read", "backup"),
         ("models", there_are_no_models, "which is no folder", "SOSIE_MODELS"),
         ("models", a_model_is_damaged, "encoder.onnx is missing or is not the file", "git checkout"),
@@ -196,10 +224,13 @@ def reports_can_not_be_written(settings: Settings) -> Settings:
         ("index", the_index_lost_a_vector, "vectors, the lake has", "sosie rebuild"),
         ("index", the_alias_serves_another_version, "serves version 0123456789ab", "SOSIE_MODELS"),
         ("features", the_online_store_is_lost, "otherwise than the lake", "sosie upkeep"),
+        ("features", the_online_store_is_damaged, "online store in", "Remove online.db there"),
+        ("features", the_registry_is_damaged, "registry in", "Remove registry.db and applied.json there"),
         ("features", no_registry, "registry is not there", "publish_features"),
         ("alerts", an_unknown_channel, "Apprise can't use", "SOSIE_ALERTS__URLS"),
         ("alerts", unusable_rules, "nosuch", "."),
         ("clock", the_clock_is_behind, "This clock says", "NTP"),
+        ("disk", milvus_can_not_be_written, "milvus can't be written", "right to write"),
         ("disk", reports_can_not_be_written, "can't be written", "right to write"),
     ],
 )
@@ -210,6 +241,19 @@ def test_each_fault_is_found_with_its_remedy(
     assert detail in found.detail
     assert remedy in found.remedy
     assert "t0ken" not in found.detail
+
+
+def test_nothing_takes_a_lost_catalogue_for_an_empty_one(settings: Settings) -> None:
+    the_catalogue_is_lost(settings)
+    for going_on in (
+        lambda: pipeline.run_all(pipeline.Run.of(HOUR, settings=settings)),
+        lambda: pipeline.rebuild(settings),
+        lambda: upkeep(settings),
+    ):
+        with pytest.raises(TerminalError, match=r"Table listings is gone from .* Restore its folder from a backup\."):
+            going_on()
+    with open_index(settings) as index:
+        assert index.count("text") > 0
 
 
 def test_a_disk_that_fills_up_is_told_before_it_is_full(settings: Settings) -> None:

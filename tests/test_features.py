@@ -209,7 +209,7 @@ def test_history_is_what_was_known_then(lake_settings: settings.Settings) -> Non
 def test_history_of_one_version_never_shows_another(lake_settings: settings.Settings) -> None:
     text, _ = live(lake_settings)
     asked = entities(("a", NOON + HOUR), ("a", NOON + 2 * HOUR), ("ünï", NOON))
-    found = features.history(lake_settings, asked, service(lake_settings))
+    found = features.history(lake_settings, asked, service(lake_settings), as_known_then=False)
     first, second = embeddings(IDS, NOON, text, seed=1), embeddings(["a"], NOON, text, seed=2)
     # At one o'clock the newest vector of listing a is of another version: it must not show.
     np.testing.assert_array_equal(found["text_vector"][0].to_list(), vector(first))
@@ -220,7 +220,7 @@ def test_history_of_one_version_never_shows_another(lake_settings: settings.Sett
 
 def test_history_can_leave_out_what_was_written_later(lake_settings: settings.Settings) -> None:
     asked = entities(("a", NOON + HOUR), ("a", NOON + 5 * HOUR))
-    found = features.history(lake_settings, asked, service(lake_settings), as_known_then=True)
+    found = features.history(lake_settings, asked, service(lake_settings))
     assert found["image_vector"].is_null().to_list() == [True, False]
     assert not found["text_vector"].has_nulls()
 
@@ -262,9 +262,10 @@ def test_an_hour_that_is_decided_again_leaks_nothing_into_what_was_known(lake_se
     assert lake.append(DECISIONS, said).inserted == 1
     assert lake.append(DECISIONS, corrected).inserted == 1, "a correction takes no row's place"
     asked = entities(("late", NOON), ("late", NOON + 2 * HOUR), ("late", NOON + 5 * HOUR), ("late", NOON + 7 * HOUR))
-    known = features.history(lake_settings, asked, features.LOOKUP, as_known_then=True)
+    known = features.history(lake_settings, asked, features.LOOKUP)
     assert known["cluster_id"].to_list() == [None, "c1", "c1", "c7"]
-    assert features.history(lake_settings, asked, features.LOOKUP)["cluster_id"].to_list() == ["c7"] * 4
+    later = features.history(lake_settings, asked, features.LOOKUP, as_known_then=False)
+    assert later["cluster_id"].to_list() == ["c7"] * 4
 
 
 def test_every_version_has_a_service_of_its_own(lake_settings: settings.Settings) -> None:
@@ -356,7 +357,7 @@ def test_the_shell_takes_entities_in_any_type_and_names_what_it_can_not_take(
         return told.exit_code, told.output
 
     pl.DataFrame({"listing_id": [17], "event_timestamp": ["2026-03-01T13:00:00Z"]}).write_parquet(asked)
-    assert sosie(asked) == (0, f"1 rows in {found}.\n")
+    assert sosie(asked) == (0, f"1 rows in {found}, 1 of them with something known at their time.\n")
     assert pl.read_parquet(found)["cluster_id"].to_list() == ["c1"]
 
     code, said = sosie(asked, tmp_path / "nowhere" / "found.parquet")

@@ -189,9 +189,10 @@ def test_the_report_shows_the_hour(runs: list[pipeline.Run]) -> None:
     [
         (lambda file: file.with_suffix(".parquet").write_bytes(b"<html>502 Bad Gateway</html>"), "listings.parquet"),
         (lambda file: file.write_bytes(b""), "empty"),
+        (lambda file: file.rename(file.with_suffix(".xlsx")), r"listings.xlsx can't be taken.*ends in .parquet, .csv"),
         (lambda file: file.write_text("listing_id,updated_at\na,2026-01-05T01:00:00Z\n"), "title"),
     ],
-    ids=["no parquet", "empty", "missing column"],
+    ids=["no parquet", "empty", "another ending", "missing column"],
 )
 def test_a_batch_that_cannot_be_trusted_stops_the_hour_and_changes_nothing(shop: Path, damage, said: str) -> None:
     shutil.rmtree(shop / HOURS[0])

@@ -330,7 +330,7 @@ def test_the_page_says_what_happened(lake: Lake) -> None:
     html = render(gather(lake, RUN, manifest(), pictures=pictures))
     text = re.sub(r"\s+", " ", Page(html).text)
     for said in (
-        "212 of 2,000 listings changed; 31 pairs match and 24 clusters changed; 5 pairs need a person; "
+        "212 of 2,000 listings changed; 31 new pairs match and 24 clusters changed; 5 new pairs need a person; "
         "10 rows quarantined.",
         "97 % likely the same",
         "found by similar titles, same GTIN",
@@ -360,11 +360,16 @@ def test_an_hour_without_news_says_so() -> None:
 @pytest.mark.parametrize(
     ("read", "match", "events", "said"),
     [
-        (30, 24, {"shrank": 6, "dissolved": 10}, "20 of 30 listings changed; 24 pairs match and 16 clusters changed"),
-        (30, 24, {}, "20 of 30 listings changed; 24 pairs match, no cluster changed"),
-        (20, 0, {"dissolved": 1}, "20 of 20 listings changed; no pair matches, 1 cluster changed"),
-        (0, 1, {"formed": 1}, "No rows came; 1 pair matches and 1 cluster changed"),
-        (0, 0, {"split": 1}, "No rows came; no pair matches, 1 cluster changed"),
+        (
+            30,
+            24,
+            {"shrank": 6, "dissolved": 10},
+            "20 of 30 listings changed; 24 new pairs match and 16 clusters changed",
+        ),
+        (30, 24, {}, "20 of 30 listings changed; 24 new pairs match, no cluster changed"),
+        (20, 0, {"dissolved": 1}, "20 of 20 listings changed; no new pair matches, 1 cluster changed"),
+        (0, 1, {"formed": 1}, "No rows came; 1 new pair matches and 1 cluster changed"),
+        (0, 0, {"split": 1}, "No rows came; no new pair matches, 1 cluster changed"),
     ],
 )
 def test_the_headline_tells_of_every_kind_of_event(read: int, match: int, events: dict[str, int], said: str) -> None:

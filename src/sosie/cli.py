@@ -3,9 +3,11 @@
 import gc
 import getpass
 import json
+import signal
 import sys
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -34,6 +36,10 @@ def _version(shown: bool) -> None:
         raise typer.Exit
 
 
+def _end(number: int, _: object) -> None:
+    raise SystemExit(128 + number)
+
+
 @app.callback()
 def main(
     context: typer.Context,
@@ -42,6 +48,8 @@ def main(
     from sosie import logs
 
     logs.configure()
+    # Asked to end, we end what we have started: an embedded index, an Airflow.
+    context.call_on_close(partial(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, _end)))
     # What is imported stays, so looking through it for garbage finds none: while it comes, and when the process ends.
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
     context.call_on_close(gc.freeze)
@@ -155,11 +163,14 @@ def judge(
     """
     from sosie import pipeline
     from sosie.judgements import judge as record
+    from sosie.judgements import ordered, said_of
     from sosie.lake import Lake
     from sosie.settings import settings
 
     with _errors():
-        pair = record(Lake(settings().lake_uri), one, other, verdict, who or getpass.getuser(), note)
+        lake = Lake(settings().lake_uri)
+        before = said_of(lake, *ordered(one, other))
+        pair = record(lake, one, other, verdict, who or getpass.getuser(), note)
         effect = pipeline.part(settings(), [pair]) if verdict == "different" else "joined"
         told = {
             "joined": "The next run applies it.",
@@ -167,7 +178,9 @@ def judge(
             "apart": "No cluster holds both, and none will.",
             "waits": "A run is at work; the next one splits their cluster.",
         }[effect]
-        out.print(f"{pair[0]} and {pair[1]}: {verdict}. {told}", markup=False, highlight=False)
+        if before and before["verdict"] != verdict:
+            told += f" {before['who']} said {before['verdict']} on {before['when']:%Y-%m-%d %H:%M} UTC; now this holds."
+        out.print(f"{pair[0]} and {pair[1]}: {verdict}. {told}", markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command(rich_help_panel="Pairs and people")

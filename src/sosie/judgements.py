@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from typing import Any
 
 import polars as pl
 
@@ -38,6 +39,12 @@ def judge_all(lake: Lake, pairs: Iterable[tuple[str, str]], verdict: str, who: s
     said = {"verdict": verdict, "who": who, "when": datetime.now(UTC), "note": note, "retracted_at": None}
     rows = [{"left_id": left, "right_id": right, **said} for left, right in pairs]
     lake.append(JUDGEMENTS, pl.DataFrame(rows, schema=JUDGEMENTS.schema))
+
+
+def said_of(lake: Lake, left: str, right: str) -> dict[str, Any] | None:
+    """The judgement of an ordered pair that stands, as tables.JUDGEMENTS; None where there is none."""
+    held = standing(lake).filter(pl.col("left_id") == left, pl.col("right_id") == right)
+    return held.row(0, named=True) if held.height else None
 
 
 def retract(lake: Lake, left: str, right: str, who: str, when: datetime) -> None:

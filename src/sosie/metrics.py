@@ -141,7 +141,11 @@ def _of_catalogue(lake: Lake) -> Iterator[Metric]:
 
 
 def _of_queues(lake: Lake, settings: Settings, runs: pl.DataFrame) -> Iterator[Metric]:
-    yield gauge("sosie_review_queue", "Pairs that wait for a person.", _one(judgements.waiting(lake).height))
+    yield gauge(
+        "sosie_review_queue",
+        "Pairs that the decider is not sure of and nobody judged.",
+        _one(judgements.waiting(lake).height),
+    )
     waiting = lake.read(tables.QUARANTINE, pl.col("replayed_run").is_null(), columns=["rule"])
     yield gauge(
         "sosie_quarantine_rows", "Rows in quarantine that were not replayed.", _counted(waiting, "rule"), "rule"

@@ -87,6 +87,8 @@ def stack(
         token = settings.metrics.token or _secret(_token_file(settings))
         served = settings.model_copy(update={"metrics": settings.metrics.model_copy(update={"token": token})})
         variables = _environment(home, listening, dags) | _exported(served) | {"SOSIE_SCHEDULE": schedule}
+        # Who has hours run by themselves has the stores tidied at night too.
+        variables["AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION"] = str(schedule == "none")
         with Processes(home / "component-logs", {**_inherited(), **variables, **(environment or {})}) as processes:
             _migrate(home, processes)
             for name, arguments in COMPONENTS.items():

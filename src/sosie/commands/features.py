@@ -57,6 +57,8 @@ def history(
     corrected: Corrected = False,
 ) -> None:
     """Write features of listings as they were known at each row's time."""
+    import polars as pl
+
     from sosie import features as store
     from sosie.settings import settings
 
@@ -66,9 +68,16 @@ def history(
         if to.suffix != ".parquet":
             raise typer.BadParameter(f"{to} is to be Parquet: let its name end in .parquet.", param_hint="TO")
         store.apply(settings())
-        rows = store.history(settings(), _read(entities), service, as_known_then=not corrected)
+        given = _read(entities)
+        rows = store.history(settings(), given, service, as_known_then=not corrected)
         rows.write_parquet(to)
-        out.print(f"{rows.height:,} rows in {to}.", markup=False, highlight=False, soft_wrap=True)
+        known = rows.filter(~pl.all_horizontal(pl.exclude(given.columns).is_null())).height
+        out.print(
+            f"{rows.height:,} rows in {to}, {known:,} of them with something known at their time.",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 @features.command()

@@ -14,7 +14,10 @@ def export() -> None:
     from sosie.training.judged import export as exporting
 
     with errors():
-        _tell(exporting.export(settings()))
+        pinned = exporting.export(settings())
+        if pinned["digest"] is None:
+            out.print("Nobody has judged a pair yet, so there is nothing to export.", highlight=False)
+        _tell(pinned)
 
 
 @judgements.command()

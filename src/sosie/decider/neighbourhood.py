@@ -20,7 +20,7 @@ STRONG = 0.5
 _AT_ONCE = 100_000
 
 REASONS = {
-    "first_score": "what the two listings say by themselves",
+    "first_score": "how far the pair's own log-odds hold among the other pairs",
     "rank_better": "place among the partners of the listing where it stands higher",
     "rank_worse": "place among the partners of the listing where it stands lower",
     "gap_less": "lead over the best other partner of the one listing",

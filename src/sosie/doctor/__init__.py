@@ -43,6 +43,8 @@ def examine(settings: Settings, only: tuple[str, ...] = ()) -> Iterator[Finding]
             # Our errors end with what to do.
             what, _, remedy = str(error).rpartition(". ")
             yield fault(name, what or str(error), remedy or "See the message.")
+        except OSError as error:
+            yield fault(name, f"{error}.", "Give this user the right to use this path, or mend the setting it is from.")
         except Exception as error:
             log.exception("A check broke", check=name)
             yield fault(name, f"The check itself broke: {type(error).__name__}: {error}", "Read the trace above it.")

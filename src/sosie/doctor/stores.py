@@ -10,7 +10,7 @@ from pathlib import Path
 import fsspec
 import polars as pl
 
-from sosie import tables
+from sosie import integrity, tables
 from sosie.doctor.finding import Finding, fault, fine, warning
 from sosie.lake import Lake
 from sosie.runs import last_end
@@ -46,7 +46,8 @@ def disk(settings: Settings, *, least: int = GIB, wanted: int = 10 * GIB) -> Ite
         yield warning("disk", detail, "Free some soon, or move SOSIE_HOME to a larger disk.")
     else:
         yield fine("disk", detail)
-    for folder in (settings.home, settings.reports):
+    parts = (settings.home / name for name in ("feast", "milvus", "registry"))
+    for folder in (settings.home, settings.reports, *(part for part in parts if part.exists())):
         yield from _writable("disk", folder)
 
 
@@ -81,6 +82,12 @@ def landing(settings: Settings) -> Iterator[Finding]:
         return
     hours = sorted(path.name for path in folder.glob("????-??-??T??") if path.is_dir())
     unread = [path for path in folder.glob("????-??-??T??/*") if not os.access(path, os.R_OK)]
+    if not os.access(folder, os.W_OK):
+        yield warning(
+            "landing",
+            f"{folder} can't be written, so nothing in quarantine can be replayed.",
+            f"Give this user the right to write {folder}, where rows are to be replayed.",
+        )
     if unread:
         yield fault("landing", f"{len(unread)} files can't be read, such as {unread[0]}.", "Let this user read them.")
     elif hours:
@@ -117,6 +124,14 @@ def lake(settings: Settings) -> Iterator[Finding]:
                 "Restore its folder from a backup, or the columns it lacks by the upgrade guide.",
             )
             return
+    if gone := integrity.lost(held):
+        yield fault(
+            "lake",
+            f"Table {', '.join(table.name for table in gone)} is gone from {settings.lake_uri}, while what was made of "
+            "it is there.",
+            "Restore its folder from a backup; no hour runs and nothing is rebuilt until then.",
+        )
+        return
     there = sum(held.version(table) >= 0 for table in tables.ALL)
     yield fine("lake", f"{there} of {len(tables.ALL)} tables, {rows:,} rows, at {settings.lake_uri}")
 

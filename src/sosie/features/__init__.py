@@ -13,7 +13,7 @@ import sqlite3
 import string
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
@@ -23,7 +23,7 @@ from typing import Any
 import polars as pl
 
 from sosie import faults
-from sosie.errors import ModelError, SchemaMismatch, SettingsError, StoreBusy
+from sosie.errors import ModelError, SchemaMismatch, SettingsError, StoreBusy, TerminalError
 from sosie.features.quick import lean
 from sosie.features.versions import EMBEDDINGS, Versions, versions, view_name
 from sosie.lake import Lake
@@ -42,7 +42,8 @@ _LOCK_SECONDS = 300.0
 def store(settings: Settings) -> Any:
     """The `feast.FeatureStore` of these settings; one a process, because it takes seconds to import and to open.
 
-    Raises `SettingsError` where feature_store.yaml names a variable that is not set.
+    Raises `SettingsError` where feature_store.yaml names a variable that is not set, and `TerminalError` where the
+    registry is damaged.
     """
     return _store(str(settings.home), str(settings.feature_repo))
 
@@ -53,6 +54,7 @@ def _store(home: str, repo: str) -> Any:
 
     with lean():
         from feast import FeatureStore, RepoConfig
+        from google.protobuf.message import DecodeError  # type: ignore[import-untyped,unused-ignore]
 
     # Feast turns every DeprecationWarning on; these two are its own business, not our users'.
     warnings.filterwarnings("ignore", message='Field name "vector_enabled"', category=UserWarning)
@@ -69,7 +71,12 @@ def _store(home: str, repo: str) -> Any:
         raise SettingsError(f"{path} has a `$` that starts no variable ({error}); write it `$$`.") from None
     _folder(Path(home)).mkdir(parents=True, exist_ok=True)
     with lean():  # which stores there are is known, and imported, only now
-        return FeatureStore(config=RepoConfig(**yaml.safe_load(text), repo_path=Path(repo)))
+        feast = FeatureStore(config=RepoConfig(**yaml.safe_load(text), repo_path=Path(repo)))
+    try:
+        feast.list_entities()
+    except DecodeError as error:
+        raise _damaged(Path(home), "registry", "registry.db and applied.json", error) from error
+    return feast
 
 
 def _folder(home: Path) -> Path:
@@ -87,7 +94,7 @@ def apply(settings: Settings, *, force: bool = False) -> bool:
     if not force and _recorded(record) == digest:
         return False
     lake = Lake(settings.lake_uri)
-    with _alone(settings):
+    with _alone(settings), _usable(settings):
         lake.create([*EMBEDDINGS.values(), DECISIONS])
         feast = store(settings)
         wanted = _views(settings).build(lake, known)
@@ -99,7 +106,8 @@ def apply(settings: Settings, *, force: bool = False) -> bool:
         ]
         with faults.around("features.apply"):
             feast.apply(wanted, objects_to_delete=surplus, partial=False)
-        record.write_text(json.dumps({"digest": digest, **asdict(known)}, indent=2) + "\n")
+        online = getattr(feast.config.online_store, "path", None)  # of the embedded one
+        record.write_text(json.dumps({"digest": digest, "online": online, **asdict(known)}, indent=2) + "\n")
     return True
 
 
@@ -110,11 +118,23 @@ def is_applied(settings: Settings) -> bool:
 
 
 def _recorded(record: Path) -> str | None:
+    """The digest of what was applied; None where nothing was, or the embedded online store has lost it since."""
     try:
-        digest = json.loads(record.read_text())["digest"]
+        held = json.loads(record.read_text())
+        digest, online = held["digest"], held.get("online")
     except (FileNotFoundError, json.JSONDecodeError, KeyError):
         return None
-    return str(digest)
+    return str(digest) if online is None or _has_tables(Path(online)) else None
+
+
+def _has_tables(online: Path) -> bool:
+    if not online.is_file():
+        return False
+    with closing(sqlite3.connect(f"{online.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+        try:
+            return connection.execute("SELECT 1 FROM sqlite_master WHERE type = 'table'").fetchone() is not None
+        except sqlite3.DatabaseError:
+            return True  # busy or damaged, which whoever uses it is told
 
 
 def _digest(settings: Settings, known: Versions) -> str:
@@ -156,7 +176,7 @@ def publish(settings: Settings, text: pl.DataFrame, image: pl.DataFrame, decisio
     counts = dict.fromkeys(
         (f"{name}{end}" for name in ("text", "image", "decisions") for end in ("", "_unchanged", "_late")), 0
     )
-    with _alone(settings), _unlocked():
+    with _alone(settings), _usable(settings):
         for modality, rows in (("text", text), ("image", image)):
             for (version,), part in lake.checked(EMBEDDINGS[modality], rows).group_by("embedding_version"):
                 part = part.rename({"vector": f"{modality}_vector", "content_hash": f"{modality}_hash"})
@@ -198,15 +218,25 @@ def _write(settings: Settings, view: str, rows: pl.DataFrame, counts: dict[str, 
 
 
 @contextmanager
-def _unlocked() -> Iterator[None]:
-    """Raises `StoreBusy` where another process keeps the embedded online store to itself, or it has no room."""
+def _usable(settings: Settings) -> Iterator[None]:
+    """Raises `StoreBusy` where another process keeps the embedded online store to itself, or it has no room, and
+    `TerminalError` where it is damaged."""
     try:
         yield
-    except sqlite3.OperationalError as error:
-        raise StoreBusy(
-            f"Feast's online store can't be used ({error}). End whoever holds it, or make room; then run the hour "
-            "again: nothing doubles."
-        ) from error
+    except sqlite3.DatabaseError as error:
+        if isinstance(error, sqlite3.OperationalError) and "no such table" not in str(error):
+            raise StoreBusy(
+                f"Feast's online store can't be used ({error}). End whoever holds it, or make room; then run the hour "
+                "again: nothing doubles."
+            ) from error
+        raise _damaged(settings.home, "online store", "online.db", error) from error
+
+
+def _damaged(home: Path, what: str, files: str, error: Exception) -> TerminalError:
+    return TerminalError(
+        f"Feast's {what} in {_folder(home)} is damaged ({error}). Remove {files} there, then run `sosie upkeep`: what "
+        "was in it is made again from the lake."
+    )
 
 
 def forget(settings: Settings, listing_ids: pl.Series, modalities: Sequence[str] = tuple(EMBEDDINGS)) -> int:
@@ -221,7 +251,7 @@ def forget(settings: Settings, listing_ids: pl.Series, modalities: Sequence[str]
         return 0
     apply(settings)
     feast = store(settings)
-    with _alone(settings):
+    with _alone(settings), _usable(settings):
         prefixes = tuple(view_name(modality, "") for modality in modalities)
         views = [view for view in feast.list_feature_views() if view.name.startswith(prefixes)]
         return remove(feast, views, listing_ids.to_list())
@@ -273,9 +303,10 @@ def lookup(settings: Settings, listing_ids: Iterable[str]) -> pl.DataFrame:
     schema = {name: DECISIONS.columns[name] for name in ("listing_id", *names)}
     if not ids:
         return pl.DataFrame(schema=schema)
-    answer = store(settings).get_online_features(
-        features=[f"decisions:{name}" for name in names], entity_rows={"listing_id": ids}
-    )
+    with _usable(settings):
+        answer = store(settings).get_online_features(
+            features=[f"decisions:{name}" for name in names], entity_rows={"listing_id": ids}
+        )
     return pl.DataFrame(answer.to_dict(), schema_overrides=schema).select(*schema)
 
 
@@ -287,12 +318,13 @@ def services(settings: Settings) -> list[str]:
     return sorted(one.name for one in store(settings).list_feature_services())
 
 
-def history(settings: Settings, entities: pl.DataFrame, service: str, *, as_known_then: bool = False) -> pl.DataFrame:
+def history(settings: Settings, entities: pl.DataFrame, service: str, *, as_known_then: bool = True) -> pl.DataFrame:
     """`entities` with the features of `service` as they were at each row's own time.
 
     `entities` has listing_id, event_timestamp (UTC) and whatever else it is to keep; rows and their order stay. A row
-    gets the newest value with an event time not after its own, and nulls where there was none. With `as_known_then`,
-    values that were *written* later are left out too (backfills, late data). Raises `SettingsError` for an unknown
+    gets the newest value with an event time not after its own, and nulls where there was none. Values that were
+    *written* later (backfills, late data, corrections) are left out, as nobody knew them, but where `as_known_then` is
+    false. Raises `SettingsError` for an unknown
     service, `SchemaMismatch` for entities without those columns, or with times of another type.
     """
     from feast.errors import FeatureServiceNotFoundException

@@ -23,6 +23,7 @@ from sosie.tables import FEED, FEED_REQUIRED
 log = structlog.get_logger(__name__)
 
 SUFFIXES = (".parquet", ".csv", ".csv.gz")
+UNFINISHED = (".tmp", ".part", ".partial")
 PICTURES = "pictures"
 FAULTS = pl.List(pl.String)
 HOUR = re.compile(r"(?<!\d)\d{4}-\d{2}-\d{2}T\d{2}(?!\d)")
@@ -90,6 +91,21 @@ def files(landing: Path, run_id: str, done: Mapping[str, str]) -> list[LandingFi
             "Let this user read what is in it, then run the hour again."
         ) from error
     return sorted(found, key=lambda file: (file.hour or "", file.path))
+
+
+def passed_over(landing: Path, run_id: str) -> list[str]:
+    """What lies in an hour's own folders under an ending that no feed has, and is finished: paths below `landing`."""
+    found = (
+        path.relative_to(landing).as_posix()
+        for folder in landing.glob(f"**/*{run_id}*/")
+        for path in folder.iterdir()
+        if path.is_file()
+    )
+    return sorted(
+        path
+        for path in found
+        if not path.lower().endswith(SUFFIXES + UNFINISHED) and not PurePosixPath(path).name.startswith((".", "_"))
+    )
 
 
 def _walk(root: Path) -> Iterator[Path]:

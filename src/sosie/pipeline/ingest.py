@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import polars as pl
 
-from sosie import landing, pictures, replay
+from sosie import integrity, landing, pictures, replay
 from sosie.errors import BatchRejected
 from sosie.listings import KINDS, detect, merge
 from sosie.pipeline.run import Run, Tally, log, step
@@ -21,10 +21,12 @@ def validate(run: Run, tally: Tally) -> None:
     """Read the hour's files, look at their pictures, and part good rows from bad.
 
     Raises `BatchRejected` where the batch as a whole can't be trusted; then no table was changed but for the note in
-    `runs` that this hour refused its files, so that they don't hold up the hours after it.
+    `runs` that this hour refused its files, so that they don't hold up the hours after it. Raises `TerminalError` where
+    the lake has lost a table.
     """
     from sosie.validation import validate as check
 
+    integrity.check(run.lake)
     history = run.lake.read(RUNS, pl.col("run_id") != run.id, columns=["run_id", "state", "files"])
     # An hour that refused its batch keeps its files from the hours after it, but from no hour whose own files they are.
     taken = {
@@ -34,9 +36,19 @@ def validate(run: Run, tally: Tally) -> None:
         if row["state"] != "refused" or landing.hour_of(file["path"]) != run.id
     }
     files = landing.files(run.settings.landing, run.id, taken)
-    if not files:
-        log.warning("no landing file for this hour", landing=str(run.settings.landing))
+    strange = landing.passed_over(run.settings.landing, run.id)
+    if strange or not files:
+        log.warning(
+            "files passed over" if files else "no landing file for this hour",
+            landing=str(run.settings.landing),
+            passed_over=strange,
+        )
     try:
+        if strange and not files:
+            raise BatchRejected(
+                f"{strange[0]} can't be taken, and nothing else came: a feed's file ends in "
+                f"{', '.join(landing.SUFFIXES)}. Land it again as one of these, or take it away where it is no feed."
+            )
         frames = [_read(run, file) for file in files]
         rows = _with_pictures(run, pl.concat(frames) if frames else landing.empty())
         checked = check(

@@ -2,6 +2,7 @@
 
 import polars as pl
 
+from sosie import integrity
 from sosie.fence import alone
 from sosie.index import open_index
 from sosie.lake import Lake
@@ -21,6 +22,7 @@ def rebuild(settings: Settings) -> Counts:
     the vectors before. Hours wait meanwhile. Pairs stay as they are.
     """
     lake, counts = Lake(settings.lake_uri), Counts()
+    integrity.check(lake)
     embedded = _by_ray(lake, settings) if settings.rebuild.engine == "ray" else {}
     with alone(settings), open_index(settings) as index:
         live = lake.read(LISTINGS, ~pl.col("is_deleted"))

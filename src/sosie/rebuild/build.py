@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import polars as pl
 
+from sosie import integrity
 from sosie.index import VectorIndex, open_index, server
 from sosie.lake import Lake
 from sosie.locks import exclusive
@@ -30,6 +31,7 @@ def build(settings: Settings, target: Target) -> Counts:
     many contents were `…_computed`, rows `…_mended` and `…_held`. Raises `StoreBusy` where another build is at work.
     """
     lake, served, counts = Lake(settings.lake_uri), target.settings(settings), Counts()
+    integrity.check(lake)
     with (
         exclusive(settings.home / "registry" / "rebuild.lock", 5, "rebuilding the index"),
         server.serve(settings),

@@ -3,6 +3,7 @@
 Each part is a step as those of an hour are; together they leave one manifest in `runs`, of state `upkeep`.
 """
 
+from sosie import integrity
 from sosie.index import server
 from sosie.lake import Lake
 from sosie.pipeline.aside import aside
@@ -26,8 +27,10 @@ PARTS = (check_stores, drop_versions, clear_staging, forget_history, forget_pict
 
 
 def begin(settings: Settings) -> Run:
-    """A run of this upkeep, named after the newest hour that there is."""
-    return Run(aside(Lake(settings.lake_uri), "upkeep"), settings)
+    """A run of this upkeep, named after the newest hour that there is. Raises `TerminalError` where a table is lost."""
+    lake = Lake(settings.lake_uri)
+    integrity.check(lake)
+    return Run(aside(lake, "upkeep"), settings)
 
 
 def finish(run: Run) -> dict[str, Counts]:
