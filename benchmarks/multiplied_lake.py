@@ -14,8 +14,9 @@ from sosie import tables
 from sosie.index import open_index
 from sosie.lake import Lake
 from sosie.listings import sha256, with_hashes
-from sosie.pipeline.embed import MODALITIES, TABLE, version
+from sosie.pipeline.embed import version
 from sosie.settings import Settings
+from sosie.tables import EMBEDDINGS, MODALITIES
 from sosie.vectors import matrix
 
 _VOWELS, _CONSONANTS = "aeiou", "bcdfgklmnprstvz"
@@ -41,7 +42,7 @@ def named(column: str, copy: int) -> pl.Expr:
 def multiply(settings: Settings, copies: int) -> None:
     """Make the lake and the index of these settings hold the listings and vectors of `copies` of what they hold now."""
     lake = Lake(settings.lake_uri)
-    held = {table.name: lake.read(table) for table in (tables.LISTINGS, *TABLE.values())}
+    held = {table.name: lake.read(table) for table in (tables.LISTINGS, *EMBEDDINGS.values())}
     for copy in range(1, copies):
         _copy(lake, settings, held, copy)
 
@@ -67,12 +68,12 @@ def _copy(lake: Lake, settings: Settings, held: dict[str, pl.DataFrame], copy: i
     }  # fmt: skip
     with open_index(settings) as index:
         for modality in MODALITIES:
-            rows = held[TABLE[modality].name].join(now[modality], on="content_hash", maintain_order="left")
+            rows = held[EMBEDDINGS[modality].name].join(now[modality], on="content_hash", maintain_order="left")
             rows = rows.with_columns(named("listing_id", copy), content_hash="now").drop("now")
             vectors = matrix(rows) @ turned
             vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
             rows = rows.with_columns(vector=pl.Series(vectors).cast(tables.VECTOR))
-            _put(lake, TABLE[modality], rows)
+            _put(lake, EMBEDDINGS[modality], rows)
             index.ensure(modality, version(settings, modality))
             index.upsert(modality, rows["listing_id"].to_list(), vectors)
 

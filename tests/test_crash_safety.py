@@ -18,9 +18,10 @@ import pytest
 from PIL import Image
 
 from sosie import faults, tables
-from sosie.index import Modality, open_index
+from sosie.index import open_index
 from sosie.lake import Lake
 from sosie.settings import Settings, load
+from sosie.tables import Modality
 
 HOURS = ("2026-01-05T00", "2026-01-05T01")
 FULL = int(os.environ.get("SOSIE_LAW_EXAMPLES", "0")) >= 50

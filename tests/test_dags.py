@@ -187,7 +187,7 @@ print(*sorted(set(sys.modules) - before))
     assert {name for name in brought if name.partition(".")[0] in HEAVY} == set()
     ours = {name for name in brought if name.partition(".")[0] == "sosie"}
     helpers = {f"sosie.airflow.{name}" for name in ("bridge", "rebuilding", "training", "upkeeping")}
-    assert ours <= {"sosie", "sosie.airflow", "sosie.errors"} | helpers
+    assert ours <= {"sosie", "sosie.airflow", "sosie.errors", "sosie.hours"} | helpers
 
 
 # --- training -------------------------------------------------------------------------------------------------------

@@ -23,13 +23,14 @@ from PIL import Image
 from sosie import neighbour_lists, pipeline, tables
 from sosie.artifacts import Artifact, save
 from sosie.decider.model import FILES
-from sosie.index import Modality, open_index, server
+from sosie.index import open_index, server
 from sosie.judgements import judge, retract, standing
 from sosie.lake import Lake
 from sosie.neighbour_lists import NeighbourLists
 from sosie.pipeline import veto
 from sosie.pipeline.retrieval import limits
 from sosie.settings import PROJECT, Blocking, Settings, load
+from sosie.tables import Modality
 
 EXAMPLES = int(os.environ.get("SOSIE_LAW_EXAMPLES", "4"))
 START = datetime(2026, 1, 5, tzinfo=UTC)

@@ -86,7 +86,7 @@ def run(
     hour: Annotated[str | None, typer.Option(help="Logical hour in UTC, as in 2026-01-05T09. Default: now.")] = None,
 ) -> None:
     """One incremental run without Airflow: the same steps that the DAG calls."""
-    from sosie import alerts, pipeline
+    from sosie import alerts, hours, pipeline
     from sosie.report import summary
 
     with _errors():
@@ -94,7 +94,7 @@ def run(
             raise typer.BadParameter(f"{landing} is no folder.", param_hint="--landing")
         current = pipeline.Run.of(hour, landing=landing)
         if current.hour > (now := datetime.now(UTC)):
-            raise typer.BadParameter(f"{current.id} hasn't begun: in UTC it is {now:%Y-%m-%dT%H}.", param_hint="--hour")
+            raise typer.BadParameter(f"{current.id} hasn't begun: in UTC it is {hours.name(now)}.", param_hint="--hour")
         try:
             pipeline.run_all(current)
         except Exception as error:

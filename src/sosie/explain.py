@@ -4,6 +4,7 @@ from typing import Any
 
 import polars as pl
 
+from sosie import hours
 from sosie.errors import UnknownListing
 from sosie.lake import Lake
 from sosie.runs import last_end
@@ -119,7 +120,7 @@ def _judgements(lake: Lake, listing: str) -> list[Facts]:
     rows = _of(lake, JUDGEMENTS, listing).sort("when").iter_rows(named=True)
     return [
         {
-            "hour": row["when"].strftime("%Y-%m-%dT%H"),
+            "hour": hours.name(row["when"]),
             "what": "judged",
             **{name: row[name] for name in ("other", "verdict", "who", "when", "note", "retracted_at")},
         }

@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from sosie import __version__, judgements, tables
+from sosie import __version__, hours, judgements, tables
 from sosie.alerts import rule_of
 from sosie.alerts.silences import active as silenced
 from sosie.lake import Lake
@@ -27,7 +27,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 RUN_BUCKETS = (30.0, 60.0, 120.0, 300.0, 600.0, 1200.0, 1800.0, 3000.0, 7200.0)
 """Seconds."""
 
-_HOUR = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}")
+_HOUR = re.compile(hours.PATTERN)
 
 
 def text(settings: Settings, *, now: float | None = None) -> str:
@@ -70,7 +70,7 @@ def _of_runs(runs: pl.DataFrame, now: float) -> Iterator[Metric]:
     yield gauge("sosie_runs", "Runs that the lake knows, by how they ended.", _counted(runs, "state"), "state")
     done = runs.filter(pl.col("state") == "succeeded")
     newest = done.tail(1)
-    hour = _start(newest["run_id"][0]) + 3600 if done.height else None
+    hour = hours.start(newest["run_id"][0]).timestamp() + 3600 if done.height else None
     finished = newest["finished_at"][0].timestamp() if done.height and newest["finished_at"][0] else None
     yield gauge("sosie_newest_hour_end_timestamp_seconds", "End of the newest hour that is done.", _one(hour))
     yield gauge("sosie_last_finished_timestamp_seconds", "When that hour's run finished.", _one(finished))
@@ -167,10 +167,6 @@ def _of_alerts(lake: Lake, now: float) -> Iterator[Metric]:
     yield gauge(
         "sosie_silenced_rules", "Alert rules that are silenced; always 1.", {(rule,): 1 for rule in quiet}, "rule"
     )
-
-
-def _start(run_id: str) -> float:
-    return datetime.fromisoformat(f"{run_id}:00+00:00").timestamp()
 
 
 def _counted(rows: pl.DataFrame | pl.LazyFrame, *columns: str) -> dict[tuple[str, ...], float]:

@@ -1,6 +1,7 @@
 """Every table of the lake: its columns, its key, and which columns say nothing new when they alone differ."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import polars as pl
 
@@ -116,6 +117,10 @@ def _embeddings(name: str) -> Table:
 
 TEXT_EMBEDDINGS = _embeddings("text_embeddings")
 IMAGE_EMBEDDINGS = _embeddings("image_embeddings")
+
+Modality = Literal["text", "image"]
+EMBEDDINGS: dict[Modality, Table] = {"text": TEXT_EMBEDDINGS, "image": IMAGE_EMBEDDINGS}
+MODALITIES: tuple[Modality, ...] = tuple(EMBEDDINGS)
 
 PAIRS = Table(
     "pairs",

@@ -23,11 +23,10 @@ from airflow.sdk import (  # type: ignore[attr-defined]  # its stub leaves out w
     get_current_context,
 )
 
+from sosie import hours
 from sosie.airflow import INDEX_POOL as INDEX_POOL
 
 log = logging.getLogger(__name__)
-
-RUN_ID = "%Y-%m-%dT%H"
 
 LISTINGS = Asset("sosie_listings", uri="sosie://listings")
 EMBEDDINGS = Asset("sosie_embeddings", uri="sosie://embeddings")
@@ -176,7 +175,7 @@ def run_id(context: Mapping[str, Any]) -> str:
         start = asked - timedelta(hours=1)
     end = _time(_field(dag_run, "data_interval_end"))
     last = start if end is None else max(start, end - timedelta(hours=1))
-    return last.strftime(RUN_ID)
+    return hours.name(last)
 
 
 def _field(dag_run: Any, name: str) -> Any:

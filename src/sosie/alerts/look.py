@@ -12,18 +12,18 @@ import structlog
 
 from sosie import judgements
 from sosie.lake import Lake
-from sosie.report.counts import Counts
+from sosie.report.counts import Counts, counts_of
 from sosie.settings import Settings
 from sosie.tables import (
     CHANGES,
     CLUSTER_EVENTS,
     CLUSTERS,
-    IMAGE_EMBEDDINGS,
+    EMBEDDINGS,
     LISTINGS,
     PAIRS,
     QUARANTINE,
     RUNS,
-    TEXT_EMBEDDINGS,
+    Modality,
 )
 from sosie.vectors import matrix
 
@@ -31,8 +31,6 @@ log = structlog.get_logger(__name__)
 
 SAMPLE = 10_000
 """Earlier vectors, and pairs, that a run is held against."""
-
-_TABLE = {"text": TEXT_EMBEDDINGS, "image": IMAGE_EMBEDDINGS}
 
 
 @dataclass(frozen=True)
@@ -51,8 +49,6 @@ class Look:
     manifest: Mapping[str, Any]
     settings: Settings
 
-    modalities = ("text", "image")
-
     @property
     def run_id(self) -> str:
         return str(self.manifest["run_id"])
@@ -64,11 +60,7 @@ class Look:
     def count_or_none(self, name: str) -> int | None:
         """A count of the manifest; None where the step didn't run or didn't say."""
         step, _, own = name.partition(".")
-        said = any(
-            own in (part["counts"] if isinstance(part["counts"], Mapping) else {c["name"] for c in part["counts"]})
-            for part in self.manifest.get("steps") or ()
-            if part["name"] == step
-        )
+        said = any(own in counts_of(part) for part in self.manifest.get("steps") or () if part["name"] == step)
         return self.count(name) if said else None
 
     @cached_property
@@ -160,7 +152,7 @@ class Look:
             .sort("times", "listing_id", descending=[True, False])
         )
 
-    def vectors(self, modality: str, fewest: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    def vectors(self, modality: Modality, fewest: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """Vectors of listings whose content of this modality came now, and up to `SAMPLE` of the others.
 
         Both of the version that the run wrote; nothing is read where fewer than `fewest` came.
@@ -177,10 +169,12 @@ class Look:
         own = needs.rename({f"{modality}_hash": "content_hash"})
         keys, stamp = ["listing_id", "content_hash"], str(self.manifest.get(f"{modality}_version"))
         asked = pl.col("listing_id").is_in(own["listing_id"].implode())
-        held = self.lake.mapped(_TABLE[modality], asked, columns=[*keys, "vector"], embedding_version=stamp)
+        held = self.lake.mapped(EMBEDDINGS[modality], asked, columns=[*keys, "vector"], embedding_version=stamp)
         now = held.filter(asked).join(own, on=keys, how="semi")
         # The first rows of the table are enough, with as many to spare as may be of this run: no need to read them all.
-        first = self.lake.scan(_TABLE[modality]).filter(pl.col("embedding_version") == stamp).head(SAMPLE + len(own))
+        first = (
+            self.lake.scan(EMBEDDINGS[modality]).filter(pl.col("embedding_version") == stamp).head(SAMPLE + len(own))
+        )
         before = first.join(own.lazy(), on=keys, how="anti").select("vector").head(SAMPLE).collect()
         return matrix(now), matrix(before)
 
@@ -190,7 +184,7 @@ class Look:
         rows = self.lake.scan(PAIRS).select("score", own=pl.col("run_id") == self.run_id).collect()
         return rows.filter("own")["score"].to_numpy(), rows.filter(~pl.col("own"))["score"].to_numpy()
 
-    def live_with(self, modality: str) -> int:
+    def live_with(self, modality: Modality) -> int:
         """Live listings that must have a vector of this modality."""
         live = self.lake.scan(LISTINGS).filter(~pl.col("is_deleted") & pl.col(f"{modality}_hash").is_not_null())
         return int(live.select(pl.len()).collect().item())

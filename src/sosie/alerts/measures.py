@@ -5,9 +5,12 @@ A measure reads the run's manifest and the lake, and knows neither thresholds no
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from statistics import median
 from typing import Any
 
 from sosie.alerts.look import Look
+from sosie.stability import population_stability
+from sosie.tables import MODALITIES
 
 EXAMPLES = 3
 HISTORY = 24
@@ -66,7 +69,7 @@ def candidate_explosion(look: Look, threshold: float, fewest: int) -> Iterator[M
     changed, pairs = look.count.changed, look.count("match.candidates")
     usual = look.usual_candidates(HISTORY)
     if changed and len(usual) >= FEWEST_RUNS:
-        middle = sorted(usual)[len(usual) // 2]
+        middle = median(usual)
         if middle > 0:
             per_listing = pairs / changed
             facts = {"per_listing": per_listing, "usual": middle, "runs": len(usual), "changed": changed}
@@ -121,7 +124,7 @@ def price_outlier(look: Look, threshold: float, fewest: int) -> Iterator[Measure
 
 @_measure
 def embedding_drift(look: Look, threshold: float, fewest: int) -> Iterator[Measured]:
-    for modality in look.modalities:
+    for modality in MODALITIES:
         now, before = look.vectors(modality, fewest)
         if len(now) >= max(fewest, 1) and len(before) >= max(fewest, 1):
             spread = float((before.var(axis=0).sum()) ** 0.5) or 1.0
@@ -134,23 +137,14 @@ def embedding_drift(look: Look, threshold: float, fewest: int) -> Iterator[Measu
 def score_drift(look: Look, threshold: float, fewest: int) -> Iterator[Measured]:
     now, before = look.scores
     if min(len(now), len(before)) >= max(fewest, 1):
-        yield Measured(_stability(now, before), {"now": len(now), "before": len(before)}, min(len(now), len(before)))
-
-
-def _stability(now: Any, before: Any, bins: int = 10) -> float:
-    """Population stability index: how differently two samples of scores from 0 to 1 spread over equal bins."""
-    import numpy as np
-
-    shares = []
-    for sample in (now, before):
-        counts, _ = np.histogram(sample, bins=bins, range=(0.0, 1.0))
-        shares.append((counts + 0.5) / (counts.sum() + 0.5 * bins))  # no empty bin: its logarithm has no value
-    return float(((shares[0] - shares[1]) * np.log(shares[0] / shares[1])).sum())
+        yield Measured(
+            population_stability(before, now), {"now": len(now), "before": len(before)}, min(len(now), len(before))
+        )
 
 
 @_measure
 def index_mismatch(look: Look, threshold: float, fewest: int) -> Iterator[Measured]:
-    for modality in look.modalities:
+    for modality in MODALITIES:
         held = look.count_or_none(f"upsert_vectors.{modality}_held")
         # What an hour that ran again counted is from its first time; the lake went on since.
         if held is not None and look.is_newest:

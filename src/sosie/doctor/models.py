@@ -9,8 +9,9 @@ from sosie.artifacts import Artifact
 from sosie.doctor.finding import Finding, fault, fine, warning
 from sosie.errors import ModelError
 from sosie.lake import Lake
-from sosie.pipeline.embed import MODALITIES, TABLE, Modality, version
+from sosie.pipeline.embed import version
 from sosie.settings import Settings
+from sosie.tables import EMBEDDINGS, MODALITIES, Modality
 
 
 def files(settings: Settings) -> Iterator[Finding]:
@@ -48,7 +49,7 @@ def versions(settings: Settings) -> Iterator[Finding]:
     lake = Lake(settings.lake_uri)
     for modality in MODALITIES:
         stamp = version(settings, modality)
-        held = lake.scan(TABLE[modality]).filter(pl.col("embedding_version") == stamp)
+        held = lake.scan(EMBEDDINGS[modality]).filter(pl.col("embedding_version") == stamp)
         live = _live(lake, modality)
         missing = live.join(held, on=["listing_id", "content_hash"], how="anti").select(pl.len()).collect().item()
         if missing:

@@ -25,11 +25,11 @@ import polars as pl
 from sosie import faults
 from sosie.errors import ModelError, SchemaMismatch, SettingsError, StoreBusy, TerminalError
 from sosie.features.quick import lean
-from sosie.features.versions import EMBEDDINGS, Versions, versions, view_name
+from sosie.features.versions import Versions, versions, view_name
 from sosie.lake import Lake
 from sosie.locks import exclusive
 from sosie.settings import Settings
-from sosie.tables import DECISIONS
+from sosie.tables import DECISIONS, EMBEDDINGS, Modality
 
 LOOKUP = "duplicate_lookup"
 _WRITE_BATCH = 5_000
@@ -177,7 +177,8 @@ def publish(settings: Settings, text: pl.DataFrame, image: pl.DataFrame, decisio
         (f"{name}{end}" for name in ("text", "image", "decisions") for end in ("", "_unchanged", "_late")), 0
     )
     with _alone(settings), _usable(settings):
-        for modality, rows in (("text", text), ("image", image)):
+        given: dict[Modality, pl.DataFrame] = {"text": text, "image": image}
+        for modality, rows in given.items():
             for (version,), part in lake.checked(EMBEDDINGS[modality], rows).group_by("embedding_version"):
                 part = part.rename({"vector": f"{modality}_vector", "content_hash": f"{modality}_hash"})
                 _write(settings, view_name(modality, str(version)), part, counts, modality)

@@ -5,9 +5,7 @@ from dataclasses import dataclass
 from sosie.artifacts import Artifact
 from sosie.lake import Lake
 from sosie.settings import Settings
-from sosie.tables import IMAGE_EMBEDDINGS, RUNS, TEXT_EMBEDDINGS, Table
-
-EMBEDDINGS = {"text": TEXT_EMBEDDINGS, "image": IMAGE_EMBEDDINGS}
+from sosie.tables import EMBEDDINGS, RUNS, Table
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ always be loaded again from there.
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import polars as pl
@@ -24,11 +23,9 @@ from sosie.index.rows import BATCH, MAX_ID_BYTES, NEIGHBOURS, batches, checked, 
 from sosie.lake import Written
 from sosie.locks import exclusive
 from sosie.settings import Settings
-from sosie.tables import DIM
+from sosie.tables import DIM, MODALITIES, Modality
 from sosie.vectors import Vectors, matrix
 
-Modality = Literal["text", "image"]
-MODALITIES: tuple[Modality, ...] = ("text", "image")
 _ID, _VECTOR = "listing_id", "vector"
 _INDEX_SECONDS = 6 * 3_600.0
 

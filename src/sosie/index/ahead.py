@@ -6,8 +6,9 @@ from contextlib import ExitStack, contextmanager
 
 import structlog
 
-from sosie.index import MODALITIES, VectorIndex, server
+from sosie.index import VectorIndex, server
 from sosie.settings import Settings
+from sosie.tables import MODALITIES
 
 log = structlog.get_logger("sosie")
 

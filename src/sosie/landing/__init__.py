@@ -9,13 +9,13 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path, PurePosixPath
 
 import polars as pl
 import structlog
 from rapidfuzz import fuzz, process
 
+from sosie import hours
 from sosie.errors import BatchRejected, SettingsError, StoreBusy
 from sosie.landing import casting, formats
 from sosie.tables import FEED, FEED_REQUIRED
@@ -26,7 +26,7 @@ SUFFIXES = (".parquet", ".csv", ".csv.gz")
 UNFINISHED = (".tmp", ".part", ".partial")
 PICTURES = "pictures"
 FAULTS = pl.List(pl.String)
-HOUR = re.compile(r"(?<!\d)\d{4}-\d{2}-\d{2}T\d{2}(?!\d)")
+_HOUR = re.compile(rf"(?<!\d){hours.PATTERN}(?!\d)")
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,9 @@ def key(path: str, sha256: str) -> str:
 def hour_of(path: str) -> str | None:
     """The hour that a file's name, or else its nearest folder's, tells; None where neither tells one."""
     for part in reversed(PurePosixPath(path).parts):
-        for found in HOUR.findall(part):
+        for found in _HOUR.findall(part):
             try:
-                datetime.strptime(found, "%Y-%m-%dT%H")  # noqa: DTZ007 - only whether it is a real hour
+                hours.start(found)
             except ValueError:
                 continue
             return str(found)

@@ -2,8 +2,8 @@
 
 from datetime import UTC, datetime
 
+from sosie import hours
 from sosie.lake import Lake
-from sosie.pipeline.run import HOUR
 from sosie.tables import RUNS
 
 MARK = "~"
@@ -13,5 +13,5 @@ MARK = "~"
 def aside(lake: Lake, what: str, now: datetime | None = None) -> str:
     """The id of a run of `what` (promote, rollback, upkeep, veto) that begins now, after the newest hour there is."""
     now = now or datetime.now(UTC)
-    hours = lake.read(RUNS, columns=["run_id"])["run_id"].str.slice(0, 13).sort().to_list()
-    return f"{hours[-1] if hours else now.strftime(HOUR)}{MARK}{what}-{now:%Y%m%dT%H%M%S%f}"
+    run = lake.read(RUNS, columns=["run_id"])["run_id"].str.slice(0, 13).sort().to_list()
+    return f"{run[-1] if run else hours.name(now)}{MARK}{what}-{now:%Y%m%dT%H%M%S%f}"

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -17,12 +17,7 @@ from sosie.listings import clean_titles
 from sosie.pipeline.ingest import changes, thumbnails
 from sosie.pipeline.run import Run, Tally, step
 from sosie.settings import Settings
-from sosie.tables import IMAGE_EMBEDDINGS, LISTINGS, TEXT_EMBEDDINGS, VECTOR, Table
-
-Modality = Literal["text", "image"]
-MODALITIES: tuple[Modality, ...] = ("text", "image")
-TABLE: dict[Modality, Table] = {"text": TEXT_EMBEDDINGS, "image": IMAGE_EMBEDDINGS}
-
+from sosie.tables import EMBEDDINGS, LISTINGS, MODALITIES, VECTOR, Modality
 
 MANY = 10_000
 """Listings whose vectors are read with all others at once: to look each of them up would take longer."""
@@ -102,7 +97,7 @@ def embed_listings(
         .join(told.select("listing_id", last="event_timestamp"), on="listing_id", how="left")
         .with_columns(event_timestamp=pl.max_horizontal("event_timestamp", pl.col("last") + timedelta(seconds=1)))
     )
-    written = lake.append(TABLE[modality], rows.select(*TABLE[modality].columns), run_id=run_id)
+    written = lake.append(EMBEDDINGS[modality], rows.select(*EMBEDDINGS[modality].columns), run_id=run_id)
     return written, contents.height, missing.height
 
 
@@ -151,7 +146,7 @@ def batched(values: Sequence[str], size: int) -> Iterator[Sequence[str]]:
 
 def made(lake: Lake, modality: Modality, stamp: str, column: str, values: pl.Series) -> pl.DataFrame:
     """Rows of the modality's table under one version whose `column` is among `values`, but for their vectors."""
-    table = TABLE[modality]
+    table = EMBEDDINGS[modality]
     flat = [name for name in table.columns if name not in table.vectors]
     return lake.lookup(table, column, values, columns=flat).filter(pl.col("embedding_version") == stamp)
 
@@ -170,14 +165,14 @@ def with_vectors(lake: Lake, modality: Modality, stamp: str, rows: pl.DataFrame)
         worth.append(pl.col("created_timestamp").is_between(created.min(), created.max()))
     # Filtered, not gathered: that would first copy all vectors into one piece.
     asked = pl.col("listing_id").is_in(rows["listing_id"].implode())
-    held = lake.mapped(TABLE[modality], *worth, columns=[*key, "vector"], embedding_version=stamp).filter(asked)
+    held = lake.mapped(EMBEDDINGS[modality], *worth, columns=[*key, "vector"], embedding_version=stamp).filter(asked)
     return rows.join(held, on=key, how="left", maintain_order="left")
 
 
 def latest(lake: Lake, modality: Modality, stamp: str, listing_ids: pl.Series) -> pl.DataFrame:
     """The newest row of each listing under one version."""
     rows = with_vectors(lake, modality, stamp, newest(lake, modality, stamp, listing_ids))
-    return rows.select(*TABLE[modality].columns)
+    return rows.select(*EMBEDDINGS[modality].columns)
 
 
 def newest(lake: Lake, modality: Modality, stamp: str, listing_ids: pl.Series) -> pl.DataFrame:
@@ -203,6 +198,6 @@ def current(lake: Lake, modality: Modality, stamp: str, listings: pl.DataFrame) 
     if live.height < MANY:
         rows = of_now(made(lake, modality, stamp, "listing_id", live["listing_id"]))
         return with_vectors(lake, modality, stamp, rows).select("listing_id", "vector")
-    held = lake.mapped(TABLE[modality], columns=[*live.columns, "vector"], embedding_version=stamp)
+    held = lake.mapped(EMBEDDINGS[modality], columns=[*live.columns, "vector"], embedding_version=stamp)
     rows = of_now(held.select(*live.columns, row=pl.int_range(pl.len())))
     return rows.select("listing_id", vector=held["vector"].gather(rows["row"]))

@@ -3,10 +3,10 @@
 import polars as pl
 
 from sosie.index import open_index
-from sosie.pipeline.embed import MODALITIES, latest, version
+from sosie.pipeline.embed import latest, version
 from sosie.pipeline.ingest import changes
 from sosie.pipeline.run import Run, Tally, step
-from sosie.tables import DECISIONS
+from sosie.tables import DECISIONS, MODALITIES
 
 
 @step

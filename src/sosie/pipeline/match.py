@@ -9,11 +9,11 @@ from sosie.decider import Decider
 from sosie.decider.model import First
 from sosie.index import open_index
 from sosie.pipeline.candidates import propose
-from sosie.pipeline.embed import MODALITIES, assured, version
+from sosie.pipeline.embed import assured, version
 from sosie.pipeline.ingest import changes
 from sosie.pipeline.retrieval import Retrieval
 from sosie.pipeline.run import Run, Tally, step
-from sosie.tables import LISTINGS, NEIGHBOURS, PAIRS, RECIPES, REGROUP
+from sosie.tables import LISTINGS, MODALITIES, NEIGHBOURS, PAIRS, RECIPES, REGROUP
 from sosie.vectors import matrix
 
 _SIDES = ["left_id", "right_id"]

@@ -10,11 +10,11 @@ from sosie import alerts, faults
 from sosie.artifacts import Artifact
 from sosie.errors import SettingsError
 from sosie.lake import Lake
-from sosie.pipeline.embed import MODALITIES, Modality, latest, version
+from sosie.pipeline.embed import latest, version
 from sosie.pipeline.ingest import changes, thumbnails
 from sosie.pipeline.run import Counts, Run, Tally, log, step
 from sosie.settings import Settings
-from sosie.tables import DECISIONS, RUNS
+from sosie.tables import DECISIONS, MODALITIES, RUNS, Modality
 from sosie.validation import docs
 
 

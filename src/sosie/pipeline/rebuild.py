@@ -7,11 +7,11 @@ from sosie.fence import alone
 from sosie.index import open_index
 from sosie.lake import Lake
 from sosie.locks import exclusive
-from sosie.pipeline.embed import MODALITIES, Modality, current, embed_listings, version
+from sosie.pipeline.embed import current, embed_listings, version
 from sosie.pipeline.publish import publish_vectors
 from sosie.pipeline.run import Counts, log
 from sosie.settings import Settings
-from sosie.tables import LISTINGS
+from sosie.tables import LISTINGS, MODALITIES, Modality
 
 
 def rebuild(settings: Settings) -> Counts:

@@ -9,9 +9,10 @@ from sosie import blocking, lexical, neighbours, phashes, screening, spellings
 from sosie.decider.text_features import Sparse, Vocabulary
 from sosie.index import open_index
 from sosie.neighbours import Places
-from sosie.pipeline.embed import Modality, current, version
+from sosie.pipeline.embed import current, version
 from sosie.pipeline.run import Run, log
 from sosie.settings import Blocking
+from sosie.tables import Modality
 from sosie.vectors import matrix
 
 Limits = dict[str, tuple[int, float]]

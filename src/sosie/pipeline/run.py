@@ -20,7 +20,7 @@ import fsspec
 import polars as pl
 import structlog
 
-from sosie import faults, fence
+from sosie import faults, fence, hours
 from sosie.errors import StoreBusy, TerminalError
 from sosie.lake import Lake, Written
 from sosie.landing import hour_of
@@ -29,8 +29,6 @@ from sosie.settings import Settings
 from sosie.settings import settings as current_settings
 
 log = structlog.get_logger("sosie")
-
-HOUR = "%Y-%m-%dT%H"
 
 Counts = dict[str, int]
 P = ParamSpec("P")
@@ -48,7 +46,7 @@ class Run:
         cls, run_id: str | None = None, *, settings: Settings | None = None, landing: Path | str | None = None
     ) -> "Run":
         """The run of an hour `YYYY-MM-DDTHH`, by default this one. Raises `TerminalError` for anything else."""
-        run_id = run_id or datetime.now(UTC).strftime(HOUR)
+        run_id = run_id or hours.name(datetime.now(UTC))
         if hour_of(run_id) != run_id:
             raise TerminalError(
                 f"Received run id {run_id!r}, which is no hour. A run is named by its hour in UTC, as in 2026-01-05T09."
@@ -71,7 +69,7 @@ class Run:
 
     @property
     def hour(self) -> datetime:
-        return datetime.strptime(self.id[:13], HOUR).replace(tzinfo=UTC)
+        return hours.start(self.id[:13])
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,13 @@ from sosie import integrity
 from sosie.index import VectorIndex, open_index, server
 from sosie.lake import Lake
 from sosie.locks import exclusive
-from sosie.pipeline.embed import Modality, embed_listings, version
+from sosie.pipeline.embed import embed_listings, version
 from sosie.pipeline.publish import publish_vectors
 from sosie.pipeline.run import Counts, log
 from sosie.rebuild.instep import astray, bring, fit, with_content, without_vector
 from sosie.rebuild.target import Progress, Target, begin, mark, progress
 from sosie.settings import Settings
+from sosie.tables import Modality
 
 RUN = "rebuild"
 """What the commits of a build are signed with."""

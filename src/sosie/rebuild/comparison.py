@@ -10,12 +10,12 @@ import polars as pl
 from sosie import blocking, judgements, registry
 from sosie.index import open_index
 from sosie.lake import Lake
-from sosie.pipeline.embed import MODALITIES, Modality, current, version
+from sosie.pipeline.embed import current, version
 from sosie.places import write_atomically
 from sosie.rebuild import measures
 from sosie.rebuild.target import Target
 from sosie.settings import Settings
-from sosie.tables import CLUSTERS, LISTINGS, PAIRS
+from sosie.tables import CLUSTERS, LISTINGS, MODALITIES, PAIRS, Modality
 
 _SIDES = ["left_id", "right_id"]
 _SEED = 7

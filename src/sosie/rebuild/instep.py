@@ -11,9 +11,9 @@ import polars as pl
 from sosie.index import VectorIndex
 from sosie.lake import Lake
 from sosie.locks import exclusive
-from sosie.pipeline.embed import TABLE, Modality, current, embed_listings, version
+from sosie.pipeline.embed import current, embed_listings, version
 from sosie.settings import Settings
-from sosie.tables import CHANGES, LISTINGS, RUNS
+from sosie.tables import CHANGES, EMBEDDINGS, LISTINGS, RUNS, Modality
 from sosie.vectors import matrix
 
 _LOCK_SECONDS = 600.0
@@ -33,7 +33,7 @@ def lacking(lake: Lake, settings: Settings, modality: Modality) -> pl.LazyFrame:
     """The same lazily, in no order."""
     hash_ = f"{modality}_hash"
     held = (
-        lake.scan(TABLE[modality])
+        lake.scan(EMBEDDINGS[modality])
         .filter(pl.col("embedding_version") == version(settings, modality))
         .select("listing_id", "content_hash")
         .unique()

@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from sosie.stability import population_stability
+
 _SIDES = ["left_id", "right_id"]
-_BINS = 10
 VERDICTS = ("match", "review", "no_match")
 
 
@@ -50,21 +51,18 @@ def agreement(old: pl.DataFrame, new: pl.DataFrame) -> dict[str, Any]:
 def drift(old: pl.DataFrame, new: pl.DataFrame) -> dict[str, Any]:
     """How the scores of the same pairs moved.
 
-    `shift` and `distance` are the mean and the mean absolute difference; `psi` the population stability index over ten
-    equal bins (0.1 is commonly read as some, 0.25 as much); the deciles of both stand beside it.
+    `shift` and `distance` are the mean and the mean absolute difference; `psi` the population stability index; the
+    deciles of both stand beside it.
     """
     both = old.select(*_SIDES, "score").join(new.select(*_SIDES, now="score"), on=_SIDES)
     if both.is_empty():
         return {"shift": None, "distance": None, "psi": None, "deciles": {"old": [], "new": []}}
     was, now = both["score"].to_numpy(), both["now"].to_numpy()
-    edges = np.linspace(0, 1, _BINS + 1)
-    # Half a pair in each bin, so that an empty one costs no infinity.
-    shares = [(np.histogram(scores, edges)[0] + 0.5) / (len(scores) + _BINS / 2) for scores in (was, now)]
     deciles = [np.quantile(scores, np.linspace(0.1, 0.9, 9)).round(4).tolist() for scores in (was, now)]
     return {
         "shift": float((now - was).mean()),
         "distance": float(np.abs(now - was).mean()),
-        "psi": float(((shares[1] - shares[0]) * np.log(shares[1] / shares[0])).sum()),
+        "psi": population_stability(was, now),
         "deciles": {"old": deciles[0], "new": deciles[1]},
     }
 

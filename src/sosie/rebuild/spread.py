@@ -24,10 +24,11 @@ import polars as pl
 from sosie import errors
 from sosie.errors import SettingsError, SosieError, StoreBusy
 from sosie.lake import Lake
-from sosie.pipeline.embed import TABLE, Modality, encoded, version
+from sosie.pipeline.embed import encoded, version
 from sosie.pipeline.run import log
 from sosie.rebuild.instep import lacking
 from sosie.settings import Ray, Settings
+from sosie.tables import EMBEDDINGS, Modality
 
 RUN = "rebuild"
 Marked = Callable[[int, int], None]
@@ -127,7 +128,7 @@ def _take(lake: Lake, modality: Modality, scratch: Scratch) -> int:
     if not files:
         return 0
     rows = pl.read_parquet(files)
-    lake.append(TABLE[modality], rows, run_id=RUN)
+    lake.append(EMBEDDINGS[modality], rows, run_id=RUN)
     scratch.drop(*files)
     return rows.height
 
@@ -160,7 +161,7 @@ class Partition:
                 created_timestamp=pl.lit(datetime.now(UTC)),
             )
         )
-        self.scratch.put(number, rows.select(*TABLE[self.modality].columns))
+        self.scratch.put(number, rows.select(*EMBEDDINGS[self.modality].columns))
         return {"listings": listings.height, "computed": contents.height}
 
 

@@ -9,7 +9,7 @@ from sosie.lake import Lake
 from sosie.locks import exclusive
 from sosie.pipeline.aside import MARK, aside
 from sosie.pipeline.cluster import cluster
-from sosie.pipeline.embed import Modality, version
+from sosie.pipeline.embed import version
 from sosie.pipeline.match import match
 from sosie.pipeline.publish import publish_features, record
 from sosie.pipeline.run import Counts, Run, log
@@ -17,7 +17,7 @@ from sosie.rebuild.build import build
 from sosie.rebuild.instep import astray, follow, under_way, with_content
 from sosie.rebuild.target import Target, close
 from sosie.settings import Settings
-from sosie.tables import CHANGES, LISTINGS
+from sosie.tables import CHANGES, LISTINGS, Modality
 
 
 def serve(settings: Settings, target: Target, how: str, who: str) -> Counts:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from sosie import registry
-from sosie.pipeline.embed import MODALITIES, Modality
 from sosie.settings import PROJECT, Settings
+from sosie.tables import MODALITIES, Modality
 
 PACKAGED = "packaged"
 """How a person names the models that came with the repository."""

@@ -5,8 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-CHANGED = ("new", "text", "image", "text_and_image", "attributes", "deleted")
-UNTOUCHED = ("unchanged", "stale", "superseded")
+from sosie.listings import IGNORED, KINDS
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class Counts:
     def __post_init__(self) -> None:
         values: Counter[str] = Counter()
         for step in self.manifest.get("steps") or ():
-            for name, value in _items(step.get("counts")):
+            for name, value in counts_of(step).items():
                 values[f"{step['name']}.{name}"] += int(value or 0)
         object.__setattr__(self, "_values", values)
 
@@ -45,7 +44,7 @@ class Counts:
     @property
     def changed(self) -> int:
         """Listings that this hour made, changed or took away."""
-        return self.total("detect_changes", CHANGED)
+        return self.total("detect_changes", KINDS)
 
     @property
     def embedded(self) -> int:
@@ -64,7 +63,7 @@ class Counts:
             Balance(
                 "rows accepted = changed + unchanged + stale + superseded",
                 self("validate.rows_accepted"),
-                self.changed + self.total("detect_changes", UNTOUCHED),
+                self.changed + self.total("detect_changes", IGNORED),
             ),
             Balance(
                 "title vectors needed = computed + known already",
@@ -84,8 +83,7 @@ class Counts:
         ]
 
 
-def _items(counts: Any) -> Iterable[tuple[str, int]]:
-    """Counts as a mapping, or as the list of name and value that the `runs` table holds."""
-    if isinstance(counts, Mapping):
-        return counts.items()
-    return ((count["name"], count["value"]) for count in counts or ())
+def counts_of(step: Mapping[str, Any]) -> dict[str, int]:
+    """The counts of a manifest's step, which has them as a mapping, or as the list that the `runs` table holds."""
+    counts = step.get("counts") or {}
+    return dict(counts) if isinstance(counts, Mapping) else {count["name"]: count["value"] for count in counts}

@@ -14,6 +14,7 @@ from PIL import Image, UnidentifiedImageError
 
 from sosie.places import write_atomically
 from sosie.report import charts, words
+from sosie.report.counts import counts_of
 from sosie.report.data import ReportData
 from sosie.report.templating import environment
 
@@ -74,7 +75,7 @@ def render(data: ReportData) -> str:
 @lru_cache(maxsize=1)
 def _environment() -> Environment:
     made = environment(TEMPLATES)
-    made.filters.update(picture=picture_uri, json_in_html=_json_in_html, counts_of=_counts_of)
+    made.filters.update(picture=picture_uri, json_in_html=_json_in_html, counts_of=_told_counts)
     return made
 
 
@@ -104,7 +105,5 @@ def _json_in_html(text: str) -> str:
     return Markup(escaped)  # noqa: S704 every character that HTML reads is escaped just above
 
 
-def _counts_of(step: Mapping[str, Any]) -> list[tuple[str, int]]:
-    counts = step.get("counts") or {}
-    pairs = counts.items() if isinstance(counts, Mapping) else ((c["name"], c["value"]) for c in counts)
-    return [(name.replace("_", " "), value) for name, value in pairs if value]
+def _told_counts(step: Mapping[str, Any]) -> list[tuple[str, int]]:
+    return [(name.replace("_", " "), value) for name, value in counts_of(step).items() if value]

@@ -4,8 +4,9 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
+from sosie import hours
 from sosie.report.counts import Counts
 from sosie.report.data import Listing
 
@@ -35,8 +36,6 @@ STEPS = {
     "validate": "Check the feed",
     "detect_changes": "Find what changed",
     "embed": "Embed titles and pictures",
-    "embed_text": "Embed titles",
-    "embed_image": "Embed pictures",
     "upsert_vectors": "Update the index",
     "match": "Find and decide pairs",
     "cluster": "Group duplicates",
@@ -114,7 +113,7 @@ def hour(run_id: str) -> str:
     """2026-01-05T01 → 5 January 2026, 01:00 UTC; 2026-01-05T01~veto-… → veto after that; anything else as it is."""
     hour_id, _, aside = run_id.partition("~")
     try:
-        start = datetime.strptime(hour_id, "%Y-%m-%dT%H").replace(tzinfo=UTC)
+        start = hours.start(hour_id)
     except ValueError:
         return run_id
     return f"{aside.split('-')[0]}{' after ' * bool(aside)}{start.day} {start:%B %Y, %H:00} UTC"

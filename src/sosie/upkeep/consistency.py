@@ -5,12 +5,12 @@ import polars as pl
 from sosie import features, fence
 from sosie.index import VectorIndex, open_index
 from sosie.lake import Lake
-from sosie.pipeline.embed import MODALITIES, Modality, current, embed_listings, latest, version
+from sosie.pipeline.embed import current, embed_listings, latest, version
 from sosie.pipeline.run import Run, Tally, step
 from sosie.rebuild import second
 from sosie.rebuild.instep import astray, bring, under_way, with_content, without_vector
 from sosie.settings import Settings
-from sosie.tables import DECISIONS, IMAGE_EMBEDDINGS, LISTINGS, PAIRS
+from sosie.tables import DECISIONS, IMAGE_EMBEDDINGS, LISTINGS, MODALITIES, PAIRS, Modality
 from sosie.vectors import matrix
 
 

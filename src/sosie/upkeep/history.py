@@ -4,11 +4,10 @@ from datetime import UTC, datetime, timedelta
 
 import polars as pl
 
-from sosie import spellings
+from sosie import hours, spellings
 from sosie.lake import Lake
-from sosie.pipeline.embed import MODALITIES, TABLE
-from sosie.pipeline.run import HOUR, Run, Tally, step
-from sosie.tables import CHANGES, DECISIONS, LISTINGS, RUNS, Table
+from sosie.pipeline.run import Run, Tally, step
+from sosie.tables import CHANGES, DECISIONS, EMBEDDINGS, LISTINGS, MODALITIES, RUNS, Table
 
 
 @step
@@ -26,10 +25,10 @@ def forget_history(run: Run, tally: Tally) -> None:
     if rules.history_days is not None:
         before = now - timedelta(days=rules.history_days)
         # A feed may date a delete long before the hour that hears of it.
-        long_ago = pl.col("updated_at") < before, pl.col("last_changed_run") < f"{before:{HOUR}}"
+        long_ago = pl.col("updated_at") < before, pl.col("last_changed_run") < hours.name(before)
         dead = run.lake.read(LISTINGS, pl.col("is_deleted"), *long_ago, columns=["listing_id"])
         tally(
-            vectors=sum(_old_rows(run.lake, TABLE[one], before, dead, run.id) for one in MODALITIES),
+            vectors=sum(_old_rows(run.lake, EMBEDDINGS[one], before, dead, run.id) for one in MODALITIES),
             decisions=_old_rows(run.lake, DECISIONS, before, dead, run.id),
             listings=run.lake.delete(LISTINGS, dead, run_id=run.id).deleted,
         )

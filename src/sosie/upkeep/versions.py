@@ -7,10 +7,10 @@ import polars as pl
 from sosie import registry
 from sosie.index import open_index
 from sosie.lake import Lake
-from sosie.pipeline.embed import MODALITIES, TABLE, Modality, version
+from sosie.pipeline.embed import version
 from sosie.pipeline.run import Run, Tally, log, step
 from sosie.settings import Settings
-from sosie.tables import RUNS
+from sosie.tables import EMBEDDINGS, MODALITIES, RUNS, Modality
 
 _NEVER = datetime.min.replace(tzinfo=UTC)
 
@@ -33,7 +33,9 @@ def drop_versions(run: Run, tally: Tally) -> None:
             needed = {version(settings, modality), *([beside.versions[modality]] if beside else [])}
             held = index.versions(modality)
             counts["collections"] += len(held)
-            stored = run.lake.scan(TABLE[modality]).select(pl.col("embedding_version").unique()).collect().to_series()
+            stored = (
+                run.lake.scan(EMBEDDINGS[modality]).select(pl.col("embedding_version").unique()).collect().to_series()
+            )
             for stamp in sorted({*held, *stored} - needed):
                 idle = now - last_use(settings, run.lake, modality, stamp)
                 if stamp in held and idle > timedelta(hours=rules.grace_hours) and index.version(modality) != stamp:
@@ -42,7 +44,7 @@ def drop_versions(run: Run, tally: Tally) -> None:
                     log.info("collection dropped", modality=modality, version=stamp)
                 if rules.vectors_days is not None and stamp in stored and idle > timedelta(days=rules.vectors_days):
                     gone = pl.DataFrame({"embedding_version": [stamp]})
-                    run.lake.delete(TABLE[modality], gone, run_id=run.id)
+                    run.lake.delete(EMBEDDINGS[modality], gone, run_id=run.id)
                     counts["partitions_dropped"] += 1
     tally.wrote = counts["collections_dropped"] + counts["partitions_dropped"]
 
@@ -50,7 +52,7 @@ def drop_versions(run: Run, tally: Tally) -> None:
 def last_use(settings: Settings, lake: Lake, modality: Modality, stamp: str) -> datetime:
     """When a run last worked by this version, it stopped being live, or a vector of it was written."""
     ran = lake.scan(RUNS).filter(pl.col(f"{modality}_version") == stamp, pl.col("state") != "upkeep")
-    wrote = lake.scan(TABLE[modality]).filter(pl.col("embedding_version") == stamp)
+    wrote = lake.scan(EMBEDDINGS[modality]).filter(pl.col("embedding_version") == stamp)
     times = [
         ran.select(pl.col("finished_at").max()).collect().item(),
         wrote.select(pl.col("created_timestamp").max()).collect().item(),

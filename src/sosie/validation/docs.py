@@ -6,6 +6,7 @@ from pathlib import Path
 
 import structlog
 
+from sosie import hours
 from sosie.landing import hour_of
 from sosie.places import write_atomically
 from sosie.validation.suite import NAME, Findings
@@ -47,7 +48,7 @@ def _write(findings: Findings, folder: Path) -> Path:
     from great_expectations.render.view import DefaultJinjaPageView
 
     hour, results = hour_of(folder.as_posix()), findings.results
-    time = datetime.now(UTC) if hour is None else datetime.strptime(hour, "%Y-%m-%dT%H").replace(tzinfo=UTC)
+    time = datetime.now(UTC) if hour is None else hours.start(hour)
     results.meta |= {
         "run_id": RunIdentifier(hour or folder.name, time),
         "validation_time": time,

@@ -7,6 +7,7 @@ from fastapi import Path as InPath
 from fastapi.responses import RedirectResponse, Response
 
 from sosie import replay
+from sosie.hours import PATTERN
 from sosie.page import hours
 from sosie.page.people import Person, judges
 from sosie.page.render import show
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from sosie.page.app import Page
 
 # An hour's name becomes part of paths: nothing else may.
-Hour = Annotated[str, InPath(pattern=r"^\d{4}-\d{2}-\d{2}T\d{2}$")]
+Hour = Annotated[str, InPath(pattern=rf"^{PATTERN}$")]
 
 
 def routes(page: "Page") -> APIRouter:
