@@ -23,13 +23,13 @@ from sosie import judgements, landing, pipeline, registry, tables
 from sosie.artifacts import CARD
 from sosie.page import hours as told_hours
 from sosie.page.leases import Leases
-from sosie.page.queue import sampled
 from sosie.page.sankey import sankey
 from sosie.page.store import Store
 from sosie.page.thumbnails import original
 from sosie.pictures import PictureFault, Thumbnails
 from sosie.report.charts import Flow
 from sosie.report.counts import Counts
+from sosie.review_queue import sampled
 from sosie.settings import PROJECT, Review, load
 
 ATTACK = "<script>alert(1)</script><img src=x onerror=alert(2)> {{ 7*7 }}"

@@ -1,5 +1,6 @@
 """What the lake knows of the hours before."""
 
+from collections.abc import Sequence
 from datetime import datetime
 
 import polars as pl
@@ -12,3 +13,9 @@ def last_end(lake: Lake) -> datetime | None:
     """When the last hour that succeeded was at its end: what was decided until then is published. None before any."""
     ended = lake.read(RUNS, pl.col("state") == "succeeded", columns=["finished_at"])["finished_at"].max()
     return ended if isinstance(ended, datetime) else None
+
+
+def succeeded_before(lake: Lake, run_id: str, count: int, columns: Sequence[str] = tuple(RUNS.columns)) -> pl.DataFrame:
+    """Rows of the last `count` hours before one that succeeded, oldest first."""
+    hours = lake.scan(RUNS).filter(pl.col("run_id") < run_id, pl.col("state") == "succeeded")
+    return hours.select(columns).sort("run_id").tail(count).collect()

@@ -13,6 +13,7 @@ import structlog
 from sosie import judgements
 from sosie.lake import Lake
 from sosie.report.counts import Counts, counts_of
+from sosie.runs import succeeded_before
 from sosie.settings import Settings
 from sosie.tables import (
     CHANGES,
@@ -75,14 +76,7 @@ class Look:
 
     def usual_candidates(self, runs: int) -> list[float]:
         """Candidate pairs a changed listing in each of the last runs before this one that changed anything."""
-        earlier = (
-            self.lake.scan(RUNS)
-            .filter((pl.col("run_id") < self.run_id) & (pl.col("state") == "succeeded"))
-            .select("run_id", "steps")
-            .sort("run_id")
-            .tail(runs)
-            .collect()
-        )
+        earlier = succeeded_before(self.lake, self.run_id, runs, ["run_id", "steps"])
         counts = [Counts(row) for row in earlier.iter_rows(named=True)]
         return [count("match.candidates") / count.changed for count in counts if count.changed]
 

@@ -37,7 +37,7 @@ def show() -> None:
     from sosie import sampling
     from sosie.judgements import standing
     from sosie.lake import Lake
-    from sosie.page.queue import sampled
+    from sosie.review_queue import sampled
     from sosie.settings import settings
     from sosie.training.judged import pin
 

@@ -11,7 +11,7 @@ import polars as pl
 from sosie.page.people import Refused
 from sosie.page.store import Store
 from sosie.report.counts import Counts
-from sosie.runs import last_end
+from sosie.runs import last_end, succeeded_before
 from sosie.tables import LISTINGS, QUARANTINE, RUNS
 from sosie.validation import docs
 
@@ -117,14 +117,8 @@ def fresh(store: Store) -> Fresh:
 
 def drift(store: Store, hour: Hour) -> list[Drift]:
     """Each measure of the hour against the hours before it."""
-    earlier = (
-        store.lake.scan(RUNS)
-        .filter((pl.col("run_id") < hour.run_id) & (pl.col("state") == "succeeded"))
-        .sort("run_id", descending=True)
-        .head(USUAL)
-        .collect()
-    )
-    before = [_hour(row).measures for row in earlier.sort("run_id").iter_rows(named=True)]
+    earlier = succeeded_before(store.lake, hour.run_id, USUAL)
+    before = [_hour(row).measures for row in earlier.iter_rows(named=True)]
     return [
         _held(name, MEASURES[name], now, tuple(own[name] for own in before if name in own))
         for name, now in hour.measures.items()

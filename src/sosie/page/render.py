@@ -10,9 +10,9 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment
 
 from sosie.page.people import Person
-from sosie.page.queue import CAUSES, MEANING
 from sosie.report import words
 from sosie.report.templating import environment
+from sosie.review_queue import CAUSES, MEANING
 
 HERE = Path(__file__).parent
 STATIC = HERE / "static"

@@ -6,8 +6,7 @@ from typing import Any, TypeVar
 
 import polars as pl
 
-from sosie import judgements
-from sosie.page import queue
+from sosie import judgements, review_queue
 from sosie.page.tables import OpenLake
 from sosie.report.data import Listing, listings
 from sosie.sampling import Shares
@@ -48,16 +47,18 @@ class Store:
         return made
 
     def queue(self) -> pl.DataFrame:
-        """All that waits for a person (see `queue.ranked`), most valuable first, and among it what is sampled."""
-        waiting = self.derived("waiting", (PAIRS, CLUSTERS, HELD_MERGES), lambda: queue.waiting(self.lake))
-        sampled = self.derived("sampled", (PAIRS, CLUSTERS), lambda: queue.sampled(self.lake))
+        """All that waits for a person (see `sosie.review_queue`), most valuable first, and among it what is sampled."""
+        waiting = self.derived("waiting", (PAIRS, CLUSTERS, HELD_MERGES), lambda: review_queue.waiting(self.lake))
+        sampled = self.derived("sampled", (PAIRS, CLUSTERS), lambda: review_queue.sampled(self.lake))
 
         def make() -> pl.DataFrame:
-            ranked = queue.ranked(waiting, self.standing(), self.lake)
-            return queue.asked(ranked, sampled, self.standing(), Shares(asked.learning_share, asked.random_share))
+            ranked = review_queue.ranked(waiting, self.standing(), self.lake)
+            return review_queue.asked(
+                ranked, sampled, self.standing(), Shares(asked.learning_share, asked.random_share)
+            )
 
         asked = self._settings.review
-        return self.derived("queue", (PAIRS, CLUSTERS, JUDGEMENTS), make)
+        return self.derived("queue", (PAIRS, CLUSTERS, HELD_MERGES, JUDGEMENTS), make)
 
     def standing(self) -> pl.DataFrame:
         """The judgements that hold, one a pair."""

@@ -23,7 +23,8 @@ from sosie.report.data import (
     ReportData,
     listings,
 )
-from sosie.tables import CLUSTER_EVENTS, CLUSTERS, PAIRS, QUARANTINE, RUNS
+from sosie.runs import succeeded_before
+from sosie.tables import CLUSTER_EVENTS, CLUSTERS, PAIRS, QUARANTINE
 
 log = structlog.get_logger(__name__)
 
@@ -207,14 +208,7 @@ def _bins(pairs: pl.DataFrame) -> tuple[tuple[int, int], ...]:
 
 
 def _trend(lake: Lake, run_id: str, manifest: Mapping[str, Any]) -> pl.DataFrame:
-    earlier = (
-        lake.scan(RUNS)
-        .filter((pl.col("run_id") < run_id) & (pl.col("state") == "succeeded"))
-        .select("run_id", "seconds", "steps")
-        .sort("run_id")
-        .tail(RUNS_SHOWN - 1)
-        .collect()
-    )
+    earlier = succeeded_before(lake, run_id, RUNS_SHOWN - 1, ["run_id", "seconds", "steps"])
     runs: Sequence[Mapping[str, Any]] = [*earlier.iter_rows(named=True), manifest]
     return pl.DataFrame([_trend_row(run) for run in runs], schema=TREND)
 

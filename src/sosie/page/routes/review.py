@@ -10,10 +10,10 @@ from fastapi.responses import RedirectResponse, Response
 from sosie import judgements
 from sosie.page import judging
 from sosie.page.people import Person, judges
-from sosie.page.queue import CAUSES
 from sosie.page.render import show
 from sosie.pipeline import veto
 from sosie.report import words
+from sosie.review_queue import CAUSES
 
 if TYPE_CHECKING:
     from sosie.page.app import Page
