@@ -16,7 +16,7 @@ from sosie.decider.model import CALIBRATION, Calibration
 from sosie.errors import ModelError, SosieError
 from sosie.page.people import Refused
 from sosie.page.store import Store
-from sosie.pictures import write_atomically
+from sosie.places import write_atomically
 from sosie.settings import PROJECT
 
 log = structlog.get_logger(__name__)

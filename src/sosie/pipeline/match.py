@@ -8,6 +8,7 @@ from sosie import judgements, spellings
 from sosie.decider import Decider
 from sosie.decider.model import First
 from sosie.index import open_index
+from sosie.lake import Lake
 from sosie.pipeline.candidates import propose
 from sosie.pipeline.embed import assured, version
 from sosie.pipeline.ingest import changes
@@ -53,53 +54,41 @@ def match(run: Run, tally: Tally) -> None:
     models or limits, or in a catalogue of another order of magnitude, which moves every score.
     """
     from sosie.decider import mlp
-    from sosie.decider.neighbourhood import FLOOR
 
-    settings = run.settings
-    catalogue = (
-        run.lake.scan(LISTINGS)
-        .filter(~pl.col("is_deleted"))
-        .select("listing_id", "title", "gtin", "image_hash", "image_phash", "text_hash")
-        .sort("listing_id")
-        .collect()
-    )
+    settings, said = run.settings, judgements.active(run.lake)
+    catalogue = _live(run.lake)
     decider = mlp.load(settings.decider_model, threads=settings.embedding.threads).in_catalogue(catalogue.height)
     recipe = _recipe(run, decider)
     anew = recipe not in run.lake.read(RECIPES, pl.col("name") == PAIRS.name)["recipe"]
     moved = changes(run)["listing_id"]
     retrieve = Retrieval(run, catalogue, decider.vocabulary)
     found = propose(run.lake, settings.blocking, retrieve, moved, anew=anew)
-    pairs = found.pairs
     # All held pairs but for their reasons, which are most of what the table weighs.
     held = run.lake.read(PAIRS, columns=[*_SIDES, "score", "first_score", "verdict", "blocked_by"])
     asked = _of_either(held, pl.concat([found.asked, moved]))
     before = held if anew else pl.concat([asked, held.join(found.shifted, on=_SIDES, how="semi")])
-
     known = before.clear() if anew else before.join(_of_either(before, moved), on=_SIDES, how="anti")
-    fresh = pairs.join(known, on=_SIDES, how="anti")
+
+    fresh = found.pairs.join(known, on=_SIDES, how="anti")
+    standing = found.pairs.join(fresh, on=_SIDES, how="anti")
     first = decider.first(fresh, *_known(run, retrieve, fresh))
     close = fresh[first.rows].with_columns(first_score=pl.Series(first.near.score))
-    standing = pairs.join(fresh, on=_SIDES, how="anti")
-    gone = before.join(pl.concat([close.select(pairs.columns), standing]), on=_SIDES, how="anti")
+    gone = before.join(pl.concat([close.select(standing.columns), standing]), on=_SIDES, how="anti")
     stay = held.join(gone, on=_SIDES, how="anti").join(close, on=_SIDES, how="anti")
 
-    said = judgements.active(run.lake)
-    relabelled = standing.join(before, on=[*_SIDES, "blocked_by"], how="anti")
     seen_otherwise = close.join(before, on=[*_SIDES, "first_score"], how="anti")
-    light = _of_either(stay, _ends(seen_otherwise, gone)).select(_SIDES)
-    due = pl.concat([light, relabelled.select(_SIDES), _unheeded(held, said)])
+    in_another_light = _of_either(stay, _ends(seen_otherwise, gone)).select(_SIDES)
+    relabelled = standing.join(before, on=[*_SIDES, "blocked_by"], how="anti").select(_SIDES)
+    due = pl.concat([in_another_light, relabelled, _unheeded(held, said)])
     others = _labelled(stay.join(due, on=_SIDES, how="semi"), standing)
-    again = pl.concat([close.select(pairs.columns), others])
-    decided = decider.second(
+    again = pl.concat([close.select(standing.columns), others])
+    decided = _decided(
+        run,
+        decider,
         again,
         First.joined([first.near, decider.first(others, *_known(run, retrieve, others))]),
         around=_of_either(stay, _ends(again)).join(others, on=_SIDES, how="anti"),
-        match_at=settings.decider.match_at,
-        review_at=settings.decider.review_at,
-    ).filter(pl.col("first_score") >= FLOOR)
-    decided = _overruled(decided, said).with_columns(
-        embedding_version=pl.lit("+".join(version(settings, modality) for modality in MODALITIES)),
-        run_id=pl.lit(run.id),
+        said=said,
     )
     # Who is to be grouped again is written before the pairs that say so, and what was proposed after them: a run that
     # died in between finds the same work.
@@ -107,21 +96,55 @@ def match(run: Run, tally: Tally) -> None:
     ends = _ends(different, gone).to_frame().with_columns(run_id=pl.lit(run.id))
     tally.written(
         run.lake.upsert(REGROUP, ends, run_id=run.id),
-        run.lake.exchange(PAIRS, decided.select(*PAIRS.columns), gone, run_id=run.id),
+        run.lake.exchange(PAIRS, decided, gone, run_id=run.id),
         found.lists.write(run.lake, run.id),
         run.lake.upsert(RECIPES, pl.DataFrame([{"name": PAIRS.name, "recipe": recipe}]), run_id=run.id),
     )
-    own = decided.join(fresh, on=_SIDES, how="semi")
-    verdicts = dict(own.group_by("verdict").len().iter_rows())
-    matched, review = verdicts.get("match", 0), verdicts.get("review", 0)
     tally(
         **{**found.counts, "candidates": fresh.height},
-        match=matched,
-        review=review,
-        no_match=fresh.height - matched - review,
+        **_verdicts(decided, fresh),
         decided_again=again.height - close.height,
         pairs_removed=gone.height,
     )
+
+
+def _live(lake: Lake) -> pl.DataFrame:
+    """The live catalogue in order of ids, with what candidates are found by."""
+    live = lake.scan(LISTINGS).filter(~pl.col("is_deleted"))
+    return (
+        live.select("listing_id", "title", "gtin", "image_hash", "image_phash", "text_hash")
+        .sort("listing_id")
+        .collect()
+    )
+
+
+def _decided(
+    run: Run, decider: Decider, pairs: pl.DataFrame, first: First, *, around: pl.DataFrame, said: pl.DataFrame
+) -> pl.DataFrame:
+    """Rows of PAIRS for `pairs` that are worth one, scored among those `around`; what people `said` stands."""
+    from sosie.decider.neighbourhood import FLOOR
+
+    rules = run.settings.decider
+    scored = decider.second(pairs, first, around=around, match_at=rules.match_at, review_at=rules.review_at)
+    return (
+        _overruled(scored.filter(pl.col("first_score") >= FLOOR), said)
+        .with_columns(
+            embedding_version=pl.lit("+".join(version(run.settings, modality) for modality in MODALITIES)),
+            run_id=pl.lit(run.id),
+        )
+        .select(*PAIRS.columns)
+    )
+
+
+def _verdicts(decided: pl.DataFrame, fresh: pl.DataFrame) -> dict[str, int]:
+    """How many of the `fresh` pairs got which verdict; one that is not worth a row is no match."""
+    own = decided.join(fresh, on=_SIDES, how="semi")
+    counted = dict.fromkeys(("match", "review"), 0) | dict(own.group_by("verdict").len().iter_rows())
+    return {
+        "match": counted["match"],
+        "review": counted["review"],
+        "no_match": fresh.height - counted["match"] - counted["review"],
+    }
 
 
 def _recipe(run: Run, decider: Decider) -> str:
