@@ -13,6 +13,7 @@ from sosie.settings import load
 from sosie.simulate import Marketplace, write
 
 WITH_REASON = {
+    "publish_features": "looks at listings only where a picture went",
     "follow": "has nothing to do without a second version",
     "alert": "looks at vectors only after several hours",
 }

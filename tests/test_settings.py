@@ -85,3 +85,18 @@ def test_a_name_like_a_settings_is_refused_with_the_one_that_is_meant(
     monkeypatch.setenv(variable, "elsewhere")
     with pytest.raises(SettingsError, match=rf"\(environment: {variable}; perhaps {meant} is meant\)"):
         load()
+
+
+CLIENTS = {"abfs": "adlfs", "abfss": "adlfs", "az": "adlfs", "gs": "gcsfs", "s3": "s3fs", "S3": "s3fs", "s3a": "s3fs"}
+
+
+@pytest.mark.parametrize("scheme", CLIENTS)
+def test_each_store_is_known_and_its_client_named_where_it_is_missing(
+    scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = f"{scheme}://bucket/lake"
+    monkeypatch.setattr("sosie.settings.find_spec", lambda _: object())
+    assert load(lake_uri=uri).lake_uri == uri
+    monkeypatch.setattr("sosie.settings.find_spec", lambda _: None)
+    with pytest.raises(SettingsError, match=f"needs the package {CLIENTS[scheme]} beside Sosie"):
+        load(lake_uri=uri)

@@ -16,10 +16,12 @@ from sosie.tables import (
 
 MADE_OF: tuple[tuple[Table, tuple[Table, ...]], ...] = (
     (LISTINGS, (TEXT_EMBEDDINGS, IMAGE_EMBEDDINGS, NEIGHBOURS, PAIRS, CLUSTERS, DECISIONS)),
-    (PAIRS, (CLUSTERS,)),
     (CLUSTERS, (CLUSTER_EVENTS,)),
 )
-"""A table, and those that runs make of it: where one of these has rows, it was there too."""
+"""A table, and those that runs make of it: where one of these has rows, it was there too.
+
+`pairs` is not among them: a catalogue without one has clusters as soon as somebody judges two listings the same.
+"""
 
 
 def lost(lake: Lake) -> list[Table]:

@@ -42,7 +42,7 @@ def replays(settings: Settings, run_id: str, rule: str) -> list[Replay]:
     there = {path.relative_to(settings.landing).as_posix() for path in found}
     runs = Lake(settings.lake_uri).scan(RUNS).explode("files").select("state", pl.col("files").struct.field("path"))
     known = runs.filter(pl.col("path").str.starts_with(f"{run_id}/{name}")).collect()
-    taken = set(known.filter(pl.col("state") == "succeeded")["path"])
+    taken = set(known.filter(pl.col("state") != "refused")["path"])
     paths = sorted(there.union(known["path"]), key=lambda path: (len(path), path))
     return [Replay(path, waiting=path in there - taken) for path in paths]
 

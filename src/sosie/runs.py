@@ -10,9 +10,13 @@ from sosie.tables import RUNS
 
 
 def last_end(lake: Lake) -> datetime | None:
-    """When the last hour that succeeded was at its end: what was decided until then is published. None before any."""
-    ended = lake.read(RUNS, pl.col("state") == "succeeded", columns=["finished_at"])["finished_at"].max()
-    return ended if isinstance(ended, datetime) else None
+    """When the last hour that succeeded was at its end: what was decided until then is published. None before any.
+
+    An hour that is run again was at its end before.
+    """
+    ended = lake.read(RUNS, pl.col("state").is_in(["succeeded", "running"]), columns=["finished_at"])
+    last = ended["finished_at"].max()
+    return last if isinstance(last, datetime) else None
 
 
 def succeeded_before(lake: Lake, run_id: str, count: int, columns: Sequence[str] = tuple(RUNS.columns)) -> pl.DataFrame:

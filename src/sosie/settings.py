@@ -337,6 +337,7 @@ class Settings(BaseSettings):
     @classmethod
     def _can_hold_tables(cls, uri: str) -> str:
         scheme, separator, _ = uri.partition("://")
+        scheme = scheme.lower()
         if not separator and (found := _NOT_IN_A_LAKE.search(uri)):
             raise ValueError(f"{uri} has {found[0]!r} in it, which Delta tables can't lie below; move it, or the home")
         if separator and scheme not in _STORES:
@@ -402,7 +403,8 @@ def _lacking_client(scheme: str) -> str | None:
     """The package by which fsspec reaches a store, where it is not installed."""
     from fsspec.registry import known_implementations
 
-    package = str(known_implementations[scheme]["class"]).partition(".")[0]
+    known = {"abfss": "abfs"}.get(scheme, scheme)  # which its client alone registers
+    package = str(known_implementations[known]["class"]).partition(".")[0]
     return None if find_spec(package) else package
 
 

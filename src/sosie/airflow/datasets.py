@@ -44,7 +44,7 @@ READS: dict[str, tuple[Table, ...]] = {
     "upsert_vectors": (CHANGES, LISTINGS, *_VECTORS),
     "match": (CHANGES, LISTINGS, *_VECTORS, JUDGEMENTS),
     "cluster": (CHANGES, LISTINGS, PAIRS, JUDGEMENTS, CANONICAL_CHOICES, RUNS),
-    "publish_features": (CHANGES, *_VECTORS, DECISIONS, RUNS),
+    "publish_features": (CHANGES, LISTINGS, *_VECTORS, DECISIONS, RUNS),
     "follow": (CHANGES, LISTINGS),
     "report": (PAIRS, LISTINGS, CLUSTERS, CLUSTER_EVENTS, QUARANTINE),
     "alert": (

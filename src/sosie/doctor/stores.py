@@ -161,7 +161,10 @@ def features(settings: Settings) -> Iterator[Finding]:
         return
     some = told.gather_every(max(1, told.height // SAMPLE))
     answered = feast.lookup(settings, some["listing_id"].to_list()).select(some.columns)
-    wrong = answered.join(pl.concat([before, told]), on=some.columns, how="anti", nulls_equal=True)
+    unheard = told.join(before, on="listing_id", how="anti").with_columns(
+        pl.lit(None, told.schema[name]).alias(name) for name in ("is_duplicate", "canonical_id")
+    )
+    wrong = answered.join(pl.concat([before, told, unheard]), on=some.columns, how="anti", nulls_equal=True)
     if wrong.is_empty():
         yield fine("features", f"{some.height:,} of {told.height:,} decisions asked for, all as the lake has them")
     else:

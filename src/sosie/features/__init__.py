@@ -106,7 +106,8 @@ def apply(settings: Settings, *, force: bool = False) -> bool:
         ]
         with faults.around("features.apply"):
             feast.apply(wanted, objects_to_delete=surplus, partial=False)
-        online = getattr(feast.config.online_store, "path", None)  # of the embedded one
+        path = getattr(feast.config.online_store, "path", None)  # of the embedded one
+        online = str((settings.feature_repo / path).resolve()) if path else None
         record.write_text(json.dumps({"digest": digest, "online": online, **asdict(known)}, indent=2) + "\n")
     return True
 
@@ -130,11 +131,11 @@ def _recorded(record: Path) -> str | None:
 def _has_tables(online: Path) -> bool:
     if not online.is_file():
         return False
-    with closing(sqlite3.connect(f"{online.resolve().as_uri()}?mode=ro", uri=True)) as connection:
-        try:
+    try:
+        with closing(sqlite3.connect(f"{online.as_uri()}?mode=ro", uri=True)) as connection:
             return connection.execute("SELECT 1 FROM sqlite_master WHERE type = 'table'").fetchone() is not None
-        except sqlite3.DatabaseError:
-            return True  # busy or damaged, which whoever uses it is told
+    except sqlite3.DatabaseError:
+        return True  # busy or damaged, which whoever uses it is told
 
 
 def _digest(settings: Settings, known: Versions) -> str:

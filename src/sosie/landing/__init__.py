@@ -94,42 +94,39 @@ def files(landing: Path, run_id: str, done: Mapping[str, str]) -> list[LandingFi
 
 
 def passed_over(landing: Path, run_id: str) -> list[str]:
-    """What lies in an hour's own folders under an ending that no feed has, and is finished: paths below `landing`."""
-    found = (
-        path.relative_to(landing).as_posix()
-        for folder in landing.glob(f"**/*{run_id}*/")
-        for path in folder.iterdir()
-        if path.is_file()
-    )
-    return sorted(
-        path
-        for path in found
-        if not path.lower().endswith(SUFFIXES + UNFINISHED) and not PurePosixPath(path).name.startswith((".", "_"))
-    )
+    """What is of an hour under an ending that no feed has, and is finished: paths below `landing`.
+
+    Nothing where a feed's file of that hour is there too, taken or not: what lies beside it may be a manifest of it.
+    """
+    root = landing.resolve()
+    own = [path for path in _named(root) if hour_of(path.relative_to(root).as_posix()) == run_id]
+    if any(path.name.lower().endswith(SUFFIXES) for path in own):
+        return []
+    strange = (path for path in own if not path.name.lower().endswith(UNFINISHED) and path.is_file())
+    return sorted(path.relative_to(root).as_posix() for path in strange)
+
+
+def _named(root: Path) -> Iterator[Path]:
+    """Everything below the landing folder that is no picture and no writer's mark."""
+    for folder, inner, names in os.walk(root, onerror=_raise):  # does not follow links to folders
+        inner[:] = [name for name in inner if name != PICTURES and not name.startswith((".", "_"))]
+        yield from (Path(folder) / name for name in (*names, *inner) if not name.startswith((".", "_")))
 
 
 def _walk(root: Path) -> Iterator[Path]:
-    for folder, inner, names in os.walk(root, onerror=_raise):  # does not follow links to folders
-        inner[:] = [name for name in inner if name != PICTURES and not name.startswith((".", "_"))]
-        for name in names:
-            path = Path(folder) / name
-            if name.startswith((".", "_")) or not name.lower().endswith(SUFFIXES):
-                continue
+    for path in _named(root):
+        if path.is_dir():
+            if path.is_symlink():
+                _ignored(path, "links to folders are not followed")
+        elif path.name.lower().endswith(SUFFIXES):
             if not path.resolve().is_relative_to(root):
-                log.warning(
-                    "landing_link_ignored", path=str(path), target=str(path.resolve()), why="leaves the landing folder"
-                )
+                _ignored(path, "leaves the landing folder")
             elif path.is_file():
                 yield path
-        for name in inner:
-            path = Path(folder) / name
-            if path.is_symlink():
-                log.warning(
-                    "landing_link_ignored",
-                    path=str(path),
-                    target=str(path.resolve()),
-                    why="links to folders are not followed",
-                )
+
+
+def _ignored(link: Path, why: str) -> None:
+    log.warning("landing_link_ignored", path=str(link), target=str(link.resolve()), why=why)
 
 
 def _raise(error: OSError) -> None:

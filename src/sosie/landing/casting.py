@@ -87,7 +87,7 @@ def cast(raw: pl.DataFrame) -> pl.DataFrame:
 
 
 def text_of(column: str, value: object) -> str | None:
-    """A value out of a row's JSON as the text that casts to what the value did when the row first came."""
+    """A value out of a row's JSON as text that casts to what the value did, as far as JSON tells what it was."""
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:

@@ -28,25 +28,21 @@ def validate(run: Run, tally: Tally) -> None:
 
     integrity.check(run.lake)
     history = run.lake.read(RUNS, pl.col("run_id") != run.id, columns=["run_id", "state", "files"])
-    # An hour that refused its batch keeps its files from the hours after it, but from no hour whose own files they are.
+    # Files that an hour refused, which have no rows in its record, are kept from the hours after it, but from no hour
+    # whose own they are.
     taken = {
         landing.key(file["path"], file["sha256"]): row["run_id"]
         for row in history.iter_rows(named=True)
         for file in row["files"]
-        if row["state"] != "refused" or landing.hour_of(file["path"]) != run.id
+        if file["rows"] or landing.hour_of(file["path"]) != run.id
     }
     files = landing.files(run.settings.landing, run.id, taken)
-    strange = landing.passed_over(run.settings.landing, run.id)
-    if strange or not files:
-        log.warning(
-            "files passed over" if files else "no landing file for this hour",
-            landing=str(run.settings.landing),
-            passed_over=strange,
-        )
+    if not files:
+        log.warning("no landing file for this hour", landing=str(run.settings.landing))
     try:
-        if strange and not files:
+        if not files and (strange := landing.passed_over(run.settings.landing, run.id)):
             raise BatchRejected(
-                f"{strange[0]} can't be taken, and nothing else came: a feed's file ends in "
+                f"{strange[0]} can't be taken, and nothing else came for this hour: a feed's file ends in "
                 f"{', '.join(landing.SUFFIXES)}. Land it again as one of these, or take it away where it is no feed."
             )
         frames = [_read(run, file) for file in files]
@@ -106,7 +102,8 @@ def _trailing_rows(run: Run, history: pl.DataFrame) -> list[int]:
 
 
 def _refuse(run: Run, files: list[landing.LandingFile]) -> None:
-    """Note that this hour refused its files: later hours pass them over, this hour run again takes them again."""
+    """Note that this hour refused its files: later hours pass them over; this hour takes them again when it is run
+    again, and so does the hour that a file is of."""
     refused = [{"path": file.path, "sha256": file.sha256, "bytes": file.bytes, "rows": 0} for file in files]
     done = run.lake.read(RUNS, pl.col("run_id") == run.id, pl.col("state") != "refused")
     if done.height:  # an earlier try took its files and stands; only what is new to it was refused
@@ -178,12 +175,12 @@ def detect_changes(run: Run, tally: Tally) -> None:
     accepted = run.staging.get("accepted")
     held = run.lake.lookup(LISTINGS, "listing_id", accepted["listing_id"])
     detected = detect(accepted.select(*FEED, "image_hash"), held, run.id)
-    left_over, before = _unfinished(run), changes(run)
+    left_over = _unfinished(run)
     wanted = left_over.clear()
     for part in left_over.sort("run_id").partition_by("run_id", maintain_order=True):
         wanted = merge(wanted, part.with_columns(run_id=pl.lit(run.id)))
-    wanted = merge(merge(wanted, before), detected.changes)
-    if wanted.height > before.height or not detected.changes.is_empty():
+    wanted = merge(merge(wanted, changes(run)), detected.changes)
+    if not (left_over.is_empty() and detected.changes.is_empty()):
         _set_state(run, pl.col("run_id") == run.id, "succeeded", "running")
     tally.written(
         run.lake.upsert(CHANGES, wanted, run_id=run.id),

@@ -14,7 +14,7 @@ from sosie.pipeline.embed import latest, version
 from sosie.pipeline.ingest import changes, thumbnails
 from sosie.pipeline.run import Counts, Run, Tally, log, step
 from sosie.settings import Settings
-from sosie.tables import DECISIONS, MODALITIES, RUNS, Modality
+from sosie.tables import DECISIONS, LISTINGS, MODALITIES, RUNS, Modality
 from sosie.validation import docs
 
 
@@ -43,7 +43,10 @@ def publish_features(run: Run, tally: Tally) -> None:
     until = recent.select("run_id").join(ended, on="run_id", how="left", maintain_order="left")["finished_at"]
     decisions = recent.filter((recent["created_timestamp"] > until).fill_null(True))
     published = features.publish(run.settings, text, image, decisions)
-    bare = moved.filter(pl.col("kind").is_in(["image", "text_and_image"]), pl.col("image_hash").is_null())["listing_id"]
+    lost = moved.filter(pl.col("kind").is_in(["image", "text_and_image"]), pl.col("image_hash").is_null())
+    # As the catalogue is now: an hour that is run again may be an old one.
+    now = run.lake.lookup(LISTINGS, "listing_id", lost["listing_id"], columns=["listing_id", "image_hash"])
+    bare = now.filter(pl.col("image_hash").is_null())["listing_id"]
     try:
         removed = features.forget(run.settings, bare, ["image"])
     except SettingsError as error:  # a store that we can't take single rows out of: no reason to stop an hour
