@@ -215,3 +215,13 @@ def test_an_hour_that_had_ended_and_was_killed_when_run_again_is_finished_by_the
     assert ("k00", "k40", "k41", "k42", "k43", "k44") in grouped
     assert ("k30", "k31", "k32", "k33", "k34", "l1") in grouped
     assert lake.read(tables.RUNS)["state"].to_list() == ["succeeded"] * 2
+
+
+def test_a_first_hour_that_was_killed_before_it_had_clusters_is_no_damaged_lake(landing: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    assert sosie(home, landing, HOURS[0], fault="lake.cluster_events.append.after") == -9
+    lake = Lake(settings_of(home, landing).lake_uri)
+    assert lake.version(tables.CLUSTERS) < 0
+    assert lake.read(tables.CLUSTER_EVENTS).height
+    assert sosie(home, landing, HOURS[1]) == 0
+    assert lake.read(tables.CLUSTERS).height

@@ -172,6 +172,22 @@ def test_a_row_that_was_mended_in_its_own_file_waits_no_longer(shop: Path) -> No
     assert dict(held.select("listing_id", pl.col("image_hash").is_not_null()).iter_rows()) == {"p": True, "q": False}
 
 
+def test_a_replay_that_was_refused_with_its_batch_still_waits(shop: Path) -> None:
+    land(shop, HOURS[0], {"listing_id": "b1", "title": None}, name="bad.csv")
+    run = run_of(shop, HOURS[0])
+    up_to_clusters(run)
+    replay.replay(run.settings, HOURS[0], "title_present")
+    broken = land(shop, HOURS[0], {"listing_id": "b2", "title": "Rope 10 m nylon"}, name="broken.csv")
+    broken.write_text("listing_id,nothing\nb2,x\n")
+    with pytest.raises(BatchRejected):
+        pipeline.validate(run)
+    assert [one.waiting for one in replay.replays(run.settings, HOURS[0], "title_present")] == [True]
+    broken.unlink()
+    pipeline.validate(run)
+    up_to_clusters(run)
+    assert [one.waiting for one in replay.replays(run.settings, HOURS[0], "title_present")] == [False]
+
+
 def test_a_replay_heeds_those_rows_alone_that_it_holds(shop: Path) -> None:
     land(shop, HOURS[0], {"listing_id": "b1", "title": "Lamp oak E27", "price": -1.0}, name="bad.csv")
     run = run_of(shop, HOURS[0])

@@ -40,9 +40,9 @@ def replays(settings: Settings, run_id: str, rule: str) -> list[Replay]:
     name = f"replay-{_NAME.sub('-', rule)}-"
     found = (settings.landing / run_id).glob(f"{name}[0-9]*.csv")
     there = {path.relative_to(settings.landing).as_posix() for path in found}
-    runs = Lake(settings.lake_uri).scan(RUNS).explode("files").select("state", pl.col("files").struct.field("path"))
+    runs = Lake(settings.lake_uri).scan(RUNS).explode("files").select(pl.col("files").struct.field("path", "rows"))
     known = runs.filter(pl.col("path").str.starts_with(f"{run_id}/{name}")).collect()
-    taken = set(known.filter(pl.col("state") != "refused")["path"])
+    taken = set(known.filter(pl.col("rows") > 0)["path"])  # of a refused file no row was taken
     paths = sorted(there.union(known["path"]), key=lambda path: (len(path), path))
     return [Replay(path, waiting=path in there - taken) for path in paths]
 

@@ -124,11 +124,10 @@ def lake(settings: Settings) -> Iterator[Finding]:
                 "Restore its folder from a backup, or the columns it lacks by the upgrade guide.",
             )
             return
-    if gone := integrity.lost(held):
+    if integrity.lost(held):
         yield fault(
             "lake",
-            f"Table {', '.join(table.name for table in gone)} is gone from {settings.lake_uri}, while what was made of "
-            "it is there.",
+            f"Table listings is gone from {settings.lake_uri}, while what was made of it is there.",
             "Restore its folder from a backup; no hour runs and nothing is rebuilt until then.",
         )
         return

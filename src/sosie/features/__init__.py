@@ -326,8 +326,8 @@ def history(settings: Settings, entities: pl.DataFrame, service: str, *, as_know
     `entities` has listing_id, event_timestamp (UTC) and whatever else it is to keep; rows and their order stay. A row
     gets the newest value with an event time not after its own, and nulls where there was none. Values that were
     *written* later (backfills, late data, corrections) are left out, as nobody knew them, but where `as_known_then` is
-    false. Raises `SettingsError` for an unknown
-    service, `SchemaMismatch` for entities without those columns, or with times of another type.
+    false. Raises `SettingsError` for an unknown service, `SchemaMismatch` for entities without those columns, or with
+    times of another type.
     """
     from feast.errors import FeatureServiceNotFoundException
 

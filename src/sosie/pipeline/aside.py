@@ -13,5 +13,5 @@ MARK = "~"
 def aside(lake: Lake, what: str, now: datetime | None = None) -> str:
     """The id of a run of `what` (promote, rollback, upkeep, veto) that begins now, after the newest hour there is."""
     now = now or datetime.now(UTC)
-    run = lake.read(RUNS, columns=["run_id"])["run_id"].str.slice(0, 13).sort().to_list()
-    return f"{run[-1] if run else hours.name(now)}{MARK}{what}-{now:%Y%m%dT%H%M%S%f}"
+    known = lake.read(RUNS, columns=["run_id"])["run_id"].str.slice(0, 13).sort().to_list()
+    return f"{known[-1] if known else hours.name(now)}{MARK}{what}-{now:%Y%m%dT%H%M%S%f}"

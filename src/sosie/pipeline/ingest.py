@@ -22,7 +22,7 @@ def validate(run: Run, tally: Tally) -> None:
 
     Raises `BatchRejected` where the batch as a whole can't be trusted; then no table was changed but for the note in
     `runs` that this hour refused its files, so that they don't hold up the hours after it. Raises `TerminalError` where
-    the lake has lost a table.
+    the lake has lost its catalogue.
     """
     from sosie.validation import validate as check
 

@@ -27,7 +27,7 @@ PARTS = (check_stores, drop_versions, clear_staging, forget_history, forget_pict
 
 
 def begin(settings: Settings) -> Run:
-    """A run of this upkeep, named after the newest hour that there is. Raises `TerminalError` where a table is lost."""
+    """A run of this upkeep, named after the newest hour. Raises `TerminalError` where the catalogue is lost."""
     lake = Lake(settings.lake_uri)
     integrity.check(lake)
     return Run(aside(lake, "upkeep"), settings)
