@@ -84,7 +84,7 @@ def test_a_bucket_out_of_reach_is_told_in_sentences(ran: Ran) -> None:
     )
     assert told.returncode == EXIT_TRANSIENT, told.stderr
     assert "is done can't be told, as its store can't be read" in told.stderr
-    assert "StoreBusy: Table s3://marketplace-sosie/lake/" in told.stderr
+    assert "StoreBusy: Table s3://marketplace-sosie/lake/listings can't be read" in told.stderr
     assert "Mend the store's address" in told.stderr
     assert "\x1b" not in told.stderr
 
