@@ -60,7 +60,7 @@ airflow: setup  ## Serve the Airflow UI until Ctrl-C: over the demo's runs, or t
 
 lock: $(BIN)/python  ## Pin the newest versions that fit pyproject.toml
 	@$(BIN)/uv pip compile pyproject.toml --all-extras $(FIND_LINKS) --upgrade --quiet --no-header --no-annotate \
-	  --python-version 3.11 | sed 's/+cpu//' > requirements.lock
+	  --python-version 3.11 | sed -e 's/+cpu//' -e "s/^milvus==.*/& ; platform_machine == 'x86_64'/" > requirements.lock
 
 clean:  ## Remove .venv, var and caches
 	rm -rf $(VENV) var .pytest_cache .mypy_cache .ruff_cache .hypothesis

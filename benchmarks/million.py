@@ -25,6 +25,8 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -35,6 +37,7 @@ import numpy.typing as npt
 import polars as pl
 
 from sosie import blocking, neighbours, pipeline, spellings
+from sosie.bench import standalone
 from sosie.decider import mlp
 from sosie.index import open_index, server
 from sosie.lake import Lake
@@ -261,36 +264,39 @@ def hour(run: pipeline.Run, market: Market, held: int, new: int, updates: int) -
     }
 
 
-def settings_of(home: Path) -> Settings:
-    return load(
+@contextmanager
+def stores(home: Path, milvus: str) -> Iterator[Settings]:
+    """Settings of a home whose Milvus answers."""
+    settings = load(
         home=home,
         landing=home / "landing",
         blocking={"lexical_neighbours": 0},
         alerts={"console": False},
         milvus_timeout_seconds=600,
     )
+    with server.serve(settings) if milvus == "embedded" else standalone.serve(home / "standalone") as uri:
+        yield settings if milvus == "embedded" else settings.model_copy(update={"milvus_uri": uri})
 
 
 def simulated(listings: int, options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     """Seed a catalogue, run the hours, tell the last hour and what the stores take."""
-    home = (options.keep or scratch) / str(listings)
-    settings = settings_of(home)
+    home = (options.keep or scratch) / f"{listings}-{options.milvus}"
     market, filled = Market(listings, scratch), home / "known"
     sys.modules["sosie.pipeline.embed"]._encode = lambda _, __, contents: market.embed(contents["title"])  # type: ignore[attr-defined]
     started = time.perf_counter()
     if not filled.exists():
-        with server.serve(settings):
+        with stores(home, options.milvus) as settings:
             seed(pipeline.Run("2026-01-04T00", settings), market)
         filled.write_text(str(market.known))
     seeded = time.perf_counter() - started
     if options.keep:
         home = scratch / "home"
-        shutil.copytree(filled.parent, home, ignore=shutil.ignore_patterns("users", "server.json"))
-        settings = settings_of(home)
+        shutil.copytree(filled.parent, home, ignore=shutil.ignore_patterns("users", "server.json", "logs"))
     # What hours bring is the same whether the stores were filled now or before, and the server starts anew as well.
     market.known, market.random = int(filled.read_text()), np.random.default_rng(8)
-    lake, hours = Lake(settings.lake_uri), []
-    with server.serve(settings):
+    hours = []
+    with stores(home, options.milvus) as settings:
+        lake = Lake(settings.lake_uri)
         for number in range(options.hours):
             run = pipeline.Run.of(f"{FIRST + timedelta(hours=number):%Y-%m-%dT%H}", settings=settings)
             hours.append(hour(run, market, listings + number * options.new, options.new, options.updates))
@@ -317,6 +323,7 @@ def main() -> None:
     parser.add_argument("--updates", type=int, default=2_000, help="changed listings an hour")
     parser.add_argument("--hours", type=int, default=2)
     parser.add_argument("--keep", type=Path, help="fill the stores here where they aren't yet, and run hours on a copy")
+    parser.add_argument("--milvus", choices=("embedded", "standalone"), default="embedded")
     parser.add_argument("--json", type=Path, help="also write it here")
     options = parser.parse_args()
     if options.hours < 2:

@@ -1,4 +1,6 @@
-"""The index against a dictionary and brute force, and its server against kill -9 and sharing. All on a real server."""
+"""The index against a dictionary and brute force, on the embedded server and on a Milvus proper; and the embedded one
+against kill -9 and sharing.
+"""
 
 import fcntl
 import json
@@ -19,6 +21,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from sosie import settings
+from sosie.bench import standalone
 from sosie.errors import IndexOutOfStep, IndexUnavailable, SchemaMismatch, SettingsError
 from sosie.index import VectorIndex, collection_name, open_index
 from sosie.index import server as milvus_server
@@ -58,17 +61,24 @@ def alive(pid: int) -> bool:
     return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> settings.Settings:
-    return make_settings(tmp_path_factory.mktemp("index"))
+@pytest.fixture(scope="module", params=["embedded", "standalone"])
+def home(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[settings.Settings]:
+    folder = tmp_path_factory.mktemp("index")
+    if request.param == "embedded":
+        yield make_settings(folder)
+        return
+    if (why := standalone.missing()) and not os.environ.get("CI"):
+        pytest.skip(why)
+    with standalone.serve(folder / "standalone") as uri:
+        yield make_settings(folder, milvus_uri=uri)
 
 
 @pytest.fixture(scope="module")
 def index(home: settings.Settings) -> Iterator[VectorIndex]:
     with open_index(home) as opened:
-        pid = server_pid(home)
+        pid = None if home.milvus_uri else server_pid(home)
         yield opened
-    assert not alive(pid)
+    assert pid is None or not alive(pid)
 
 
 def test_random_writes_leave_what_a_dictionary_would(index: VectorIndex) -> None:
@@ -175,6 +185,21 @@ def test_every_profile_finds_near_duplicates(home: settings.Settings, profile: s
         assert found["similarity"].min() > 0.98  # eight bits a number
 
 
+def test_a_graph_is_asked_for_more_than_it_looks_at_otherwise(home: settings.Settings) -> None:
+    vectors = unit(np.random.default_rng(4), 2_000)  # Milvus builds no graph over a few
+    ids = [f"g{i}" for i in range(len(vectors))]
+    for profile in ("exact", "graph"):
+        with open_index(home.model_copy(update={"milvus_profile": profile})) as index:
+            index.ensure("image", "model1")
+            index.upsert("image", ids, vectors)
+            index.compact("image", "model1")
+            index.fit("image", "model1", len(ids))
+    with open_index(home.model_copy(update={"milvus_profile": "graph"})) as index:
+        index.ensure("image", "model1")
+        found = index.search("image", ids[:5], vectors[:5], 2 * PROFILES["graph"].search["ef"])
+    assert found.group_by("query_id").len()["len"].to_list() == [2 * PROFILES["graph"].search["ef"]] * 5
+
+
 def test_a_collection_is_indexed_anew_when_it_outgrew_its_profile(index: VectorIndex) -> None:
     index.create("text", "grown")
     index.upsert("text", ["a", "b"], unit(np.random.default_rng(3), 2), version="grown")
@@ -185,34 +210,22 @@ def test_a_collection_is_indexed_anew_when_it_outgrew_its_profile(index: VectorI
     assert not index.fit("text", "grown", 10), "one that shrank is left"
 
 
+@pytest.mark.parametrize("first", ["read", "fit"])
 def test_an_index_that_was_taken_away_and_not_made_again_is_made(
-    home: settings.Settings, index: VectorIndex, monkeypatch: pytest.MonkeyPatch
+    home: settings.Settings, index: VectorIndex, first: str
 ) -> None:
-    from pymilvus.exceptions import MilvusException
-
-    index.create("text", "cut")
-    vectors = unit(np.random.default_rng(3), 2)
-    index.upsert("text", ["a", "b"], vectors, version="cut")
-    name = collection_name("text", "cut")
+    cut = f"cut_{first}"
+    index.create("text", cut)
+    index.upsert("text", ["a", "b"], unit(np.random.default_rng(3), 2), version=cut)
+    name = collection_name("text", cut)
     index._milvus.call("release_collection", name)
     index._milvus.call("drop_index", name, "vector")
     with open_index(home) as later:
-        assert later.count("text", version="cut") == 2
-        assert later.fit("text", "cut", 2)
-        assert index_type(later, "cut") == "FLAT"
-        later._milvus.call("release_collection", name)
-        later._milvus.call("drop_index", name, "vector")
-    with open_index(home) as later:
-        load = later._milvus._client.load_collection
-
-        def as_a_cluster(collection: str, **options: object) -> None:
-            if not later._milvus._client.list_indexes(collection):
-                raise MilvusException(code=700, message="index not found")
-            load(collection, **options)
-
-        monkeypatch.setattr(later._milvus._client, "load_collection", as_a_cluster)
-        assert later.count("text", version="cut") == 2
-        assert index_type(later, "cut") == "FLAT"
+        if first == "fit":
+            assert later.fit("text", cut, 2)
+        assert later.count("text", version=cut) == 2
+        later.fit("text", cut, 2)  # the embedded server reads without an index
+        assert index_type(later, cut) == "FLAT"
 
 
 def index_type(index: VectorIndex, version: str) -> str:

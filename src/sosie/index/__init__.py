@@ -19,7 +19,7 @@ from sosie.errors import IndexOutOfStep, SettingsError, TerminalError
 from sosie.index import server
 from sosie.index.client import MilvusCalls, among
 from sosie.index.profiles import METRIC, PROFILES, IndexProfile, index_params, profile_for
-from sosie.index.rows import BATCH, MAX_ID_BYTES, NEIGHBOURS, batches, checked, neighbours, same
+from sosie.index.rows import BATCH, CLUSTER_BATCH, MAX_ID_BYTES, NEIGHBOURS, batches, checked, neighbours, same
 from sosie.lake import Written
 from sosie.locks import exclusive
 from sosie.settings import Settings
@@ -85,8 +85,10 @@ class VectorIndex:
     ) -> None:
         self._milvus = MilvusCalls(uri, token=token, timeout=timeout)
         self._write_lock = write_lock
+        self._embedded = write_lock is not None
+        self._batch = BATCH if self._embedded else CLUSTER_BATCH
         self._profile = profile
-        self._search_params: dict[str, dict[str, int]] = {}
+        self._profiles: dict[str, IndexProfile | None] = {}
         self._loaded: set[str] = set()
         self._pinned: dict[str, str] = {}
 
@@ -143,8 +145,7 @@ class VectorIndex:
         """Name of the index profile for so many rows: the one that is set, else the best that this server can build."""
         if self._profile is not None:
             return self._profile
-        embedded = self._write_lock is not None
-        return profile_for(rows, "" if embedded else str(self._milvus.call("get_server_version")))
+        return profile_for(rows, "" if self._embedded else str(self._milvus.call("get_server_version")))
 
     def load(self, modality: Modality) -> None:
         """Have the server read the collection that is served, where there is one: else who asks first waits for it."""
@@ -167,7 +168,7 @@ class VectorIndex:
             self._milvus.call("create_index", name, index_params(wanted, _VECTOR), timeout=_INDEX_SECONDS)
             # Loaded again as it was: others, and an alias, may know it so.
             self._milvus.call("load_collection", name, timeout=_INDEX_SECONDS)
-        self._search_params.clear()
+        self._profiles.clear()
         return True
 
     def promote(self, modality: Modality, version: str) -> str | None:
@@ -211,7 +212,7 @@ class VectorIndex:
         """Have Milvus merge small segments and drop deleted rows: now, or soon where it does so in the background."""
         name = self._name(modality, version)
         self._milvus.call("flush", name)  # the embedded server merges whenever it has flushed
-        if self._write_lock is None:
+        if not self._embedded:
             self._milvus.call("compact", name)
 
     # Writes
@@ -252,7 +253,7 @@ class VectorIndex:
     def _put(self, modality: Modality, name: str, ids: list[str], vectors: Vectors) -> tuple[int, int]:
         """How many rows were inserted, and how many updated."""
         inserted, updated = 0, 0
-        for batch, wanted in batches(ids, vectors):
+        for batch, wanted in batches(ids, vectors, self._batch):
             held = self._held(name, batch)
             new = np.array([one not in held for one in batch])
             differs = new | np.array([not same(held.get(i), v) for i, v in zip(batch, wanted, strict=True)])
@@ -269,8 +270,8 @@ class VectorIndex:
     def _take(self, modality: Modality, name: str, ids: list[str]) -> int:
         """How many rows were deleted."""
         deleted, left = 0, 0
-        for start in range(0, len(ids), BATCH):
-            held = list(self._held(name, ids[start : start + BATCH], vectors=False))
+        for start in range(0, len(ids), self._batch):
+            held = list(self._held(name, ids[start : start + self._batch], vectors=False))
             if held:
                 with faults.around(f"index.{modality}.delete"):
                     self._milvus.call("delete", name, filter=among(_ID, held))
@@ -325,13 +326,14 @@ class VectorIndex:
         """
         ids, vectors = checked(ids, vectors)
         name, frames = self._name(modality, None), []
-        options = {"metric_type": METRIC, "params": self._params(name)}
-        for batch, queries in batches(ids, vectors):
+        profile, limit = self._profile_of(name), k + 1  # one may be the query itself
+        options = {"metric_type": METRIC, "params": profile.asking(limit) if profile else {}}
+        for batch, queries in batches(ids, vectors, BATCH):
             found = self._milvus.call(
                 "search",
                 name,
                 data=list(queries),
-                limit=k + 1,  # one may be the query itself
+                limit=limit,
                 anns_field=_VECTOR,
                 search_params=options,
                 output_fields=[_ID],
@@ -366,14 +368,13 @@ class VectorIndex:
 
     def _forget(self, name: str) -> None:
         self._loaded.discard(name)
-        self._search_params.pop(name, None)
+        self._profiles.pop(name, None)
 
-    def _params(self, name: str) -> dict[str, int]:
-        """Search parameters of the index that the collection really has."""
-        if name not in self._search_params:
-            profile = self._indexed(name)
-            self._search_params[name] = profile.search if profile else {}
-        return self._search_params[name]
+    def _profile_of(self, name: str) -> IndexProfile | None:
+        """By which the collection is really indexed, asked once."""
+        if name not in self._profiles:
+            self._profiles[name] = self._indexed(name)
+        return self._profiles[name]
 
     def _writing(self) -> AbstractContextManager[object]:
         if self._write_lock is None:
@@ -392,7 +393,7 @@ class VectorIndex:
 
     def _verify_held(self, name: str, ids: list[str], vectors: Vectors) -> None:
         right = 0
-        for batch, wanted in batches(ids, vectors):
+        for batch, wanted in batches(ids, vectors, self._batch):
             held = self._held(name, batch)
             right += sum(same(held.get(i), v) for i, v in zip(batch, wanted, strict=True))
         if right != len(ids):

@@ -9,9 +9,11 @@ from tenacity.wait import wait_random_exponential
 
 from sosie.errors import IndexOutOfStep, IndexUnavailable, TerminalError
 
-_NOT_FOUND = 100
+# Numbers of Milvus' `pkg/util/merr`.
+_NOT_FOUND = frozenset({100, 1600})
+"""A collection, an alias. The embedded server tells the first of both."""
 _TRANSIENT_CODES = frozenset({1, 2, 3, 4, 5, 8})
-"""Not ready, unavailable, out of memory, too many requests, internal, rate limit (Milvus `pkg/util/merr`)."""
+"""Not ready, unavailable, out of memory, too many requests, internal, rate limit."""
 
 # pymilvus pings every ten seconds, idle or not; a gRPC server with default settings hangs up on that, also in the
 # middle of a long call. Each call has its own time-out, so a dead peer is noticed all the same.
@@ -80,7 +82,7 @@ class MilvusCalls:
         except Exception as error:
             if isinstance(error, IndexUnavailable) or not _of_milvus(error):
                 raise
-            if getattr(error, "code", None) == _NOT_FOUND:
+            if getattr(error, "code", None) in _NOT_FOUND:
                 raise IndexOutOfStep(
                     f"Milvus at {self.uri} doesn't have what {method} asked for ({_short(error)}). "
                     "Run `sosie rebuild` to load it from the lake."

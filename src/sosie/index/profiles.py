@@ -16,6 +16,10 @@ class IndexProfile:
     build: dict[str, int | bool | str] = field(default_factory=dict)
     search: dict[str, int] = field(default_factory=dict)
 
+    def asking(self, limit: int) -> dict[str, int]:
+        """Search parameters for that many neighbours: a graph is searched no less broadly, or Milvus refuses."""
+        return {name: max(value, limit) if name == "ef" else value for name, value in self.search.items()}
+
 
 PROFILES = {
     "exact": IndexProfile("FLAT", 100_000),

@@ -14,7 +14,10 @@ NEIGHBOURS = {"query_id": pl.String, "listing_id": pl.String, "similarity": pl.F
 """Columns of a neighbours frame; similarity is the cosine, in [-1, 1]."""
 
 BATCH = 1_000
-"""Rows or queries a call. The embedded server pays per call for the whole collection, so calls must be large."""
+"""Queries a call, and rows a call of the embedded server, which pays for the whole collection in each."""
+
+CLUSTER_BATCH = 10_000
+"""Rows a call of a Milvus proper: it waits a fifth of a second before a read that must see every write."""
 
 MAX_ID_BYTES = 512
 
@@ -39,9 +42,9 @@ def checked(ids: Sequence[str], vectors: Vectors) -> tuple[list[str], Vectors]:
     return ids, vectors
 
 
-def batches(ids: list[str], vectors: Vectors) -> Iterator[tuple[list[str], Vectors]]:
-    for start in range(0, len(ids), BATCH):
-        yield ids[start : start + BATCH], vectors[start : start + BATCH]
+def batches(ids: list[str], vectors: Vectors, rows: int) -> Iterator[tuple[list[str], Vectors]]:
+    for start in range(0, len(ids), rows):
+        yield ids[start : start + rows], vectors[start : start + rows]
 
 
 def neighbours(queries: list[str], found: Any, k: int, min_similarity: float) -> pl.DataFrame:

@@ -148,7 +148,7 @@ def _running(home: _Home) -> _Server | None:
     if process is None:
         home.record.unlink(missing_ok=True)
         return None
-    if _answers(server.port, 5.0, lambda: server.process() is not None):
+    if answers(server.port, 5.0, lambda: server.process() is not None):
         return server
     if server.process() is None:
         home.record.unlink(missing_ok=True)
@@ -183,7 +183,7 @@ def _started(home: _Home, seconds: float) -> _Server:
     try:
         server = _Server(process.pid, psutil.Process(process.pid).create_time(), port)
         home.record.write_text(json.dumps(asdict(server)))
-        if not _answers(port, seconds, lambda: process.poll() is None):
+        if not answers(port, seconds, lambda: process.poll() is None):
             code = process.poll()
             fate = f"ended with code {code}" if code is not None else f"did not answer within {seconds:.0f} s"
             raise IndexUnavailable(
@@ -198,7 +198,7 @@ def _started(home: _Home, seconds: float) -> _Server:
     return server
 
 
-def _answers(port: int, seconds: float, lives: Callable[[], bool]) -> bool:
+def answers(port: int, seconds: float, lives: Callable[[], bool]) -> bool:
     """Whether Milvus tells its version on `port` within `seconds`; gives up early once its process has ended."""
     import grpc  # type: ignore[import-untyped,unused-ignore]
 
