@@ -26,6 +26,8 @@ LONGEST = (
     "test_celery",
     "test_crash_safety",
     "test_page_browser",
+    "test_index",
+    "test_milvus",
     "test_object_store",
     "test_ray",
     "test_judged",

@@ -6,6 +6,7 @@ network of its own (a Linux network namespace), of which nothing but one port of
 
 import asyncio
 import fcntl
+import os
 import shutil
 import signal
 import socket
@@ -58,18 +59,17 @@ def serve(folder: Path) -> Iterator[str]:
             start_new_session=True,
         )
     assert process.stdin is not None
-    with closing(process.stdin):
+    try:
+        if not answers(port, _START_SECONDS, lambda: process.poll() is None):
+            raise IndexUnavailable(f"The Milvus server in {folder} does not answer; see its standalone.log.")
+        yield f"http://{HOST}:{port}"
+    finally:
+        process.stdin.close()
         try:
-            if not answers(port, _START_SECONDS, lambda: process.poll() is None):
-                raise IndexUnavailable(f"The Milvus server in {folder} does not answer; see its standalone.log.")
-            yield f"http://{HOST}:{port}"
-        finally:
-            process.stdin.close()
-            try:
-                process.wait(_STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 async def _pass_on(door: socket.socket) -> None:
