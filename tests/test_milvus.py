@@ -7,11 +7,13 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from homes import land
 from polars.testing import assert_frame_equal
 
 from sosie import doctor, pipeline, rebuild, registry, tables
 from sosie.bench import standalone
-from sosie.index import open_index, server
+from sosie.errors import IndexOutOfStep
+from sosie.index import alias_name, collection_name, open_index, server
 from sosie.lake import Lake
 from sosie.pipeline.embed import version
 from sosie.registry import Source
@@ -69,6 +71,24 @@ def test_what_it_lost_is_told_and_mended(ran: Settings) -> None:
     with open_index(ran) as index:
         assert sorted(index.ids("text")) == ids
     assert {one.state for one in doctor.examine(ran, only=("index",))} == {"ok"}
+
+
+def test_an_hour_over_one_that_was_never_filled_is_refused(ran: Settings) -> None:
+    with open_index(ran) as index:
+        held = index.count("text")
+        for modality in tables.MODALITIES:
+            name = collection_name(modality, version(ran, modality))
+            index._milvus.call("drop_alias", alias_name(modality))
+            index._milvus.call("drop_collection", name)
+    hour = "2026-01-06T00"
+    rows = ({"listing_id": f"late{n}", "title": f"Acme kettle {n}", "updated_at": f"{hour}:10:00Z"} for n in range(20))
+    land(ran.landing, hour, *rows)
+    with pytest.raises(IndexOutOfStep, match=rf"holds no text vectors, and {held} listings .* `sosie rebuild`"):
+        pipeline.run_all(pipeline.Run.of(hour, settings=ran))
+    pipeline.rebuild(ran)
+    pipeline.run_all(pipeline.Run.of(hour, settings=ran))
+    with open_index(ran) as index:
+        assert index.count("text") == held + 20
 
 
 def test_other_models_are_built_beside_and_served(ran: Settings) -> None:

@@ -7,14 +7,15 @@ import polars as pl
 from sosie import judgements, spellings
 from sosie.decider import Decider
 from sosie.decider.model import First
-from sosie.index import open_index
+from sosie.errors import IndexOutOfStep
+from sosie.index import VectorIndex, open_index
 from sosie.lake import Lake
 from sosie.pipeline.candidates import propose
 from sosie.pipeline.embed import assured, version
 from sosie.pipeline.ingest import changes
 from sosie.pipeline.retrieval import Retrieval
 from sosie.pipeline.run import Run, Tally, step
-from sosie.tables import LISTINGS, MODALITIES, NEIGHBOURS, PAIRS, RECIPES, REGROUP
+from sosie.tables import LISTINGS, MODALITIES, NEIGHBOURS, PAIRS, RECIPES, REGROUP, Modality
 from sosie.vectors import matrix
 
 _SIDES = ["left_id", "right_id"]
@@ -31,6 +32,7 @@ def upsert_vectors(run: Run, tally: Tally) -> None:
             ids = moved.filter(pl.col("kind").is_in(touches)).select("listing_id")
             vectors = assured(run.lake, run.settings, modality, listings.join(ids, on="listing_id", how="semi"), run.id)
             gone = ids.join(vectors, on="listing_id", how="anti")["listing_id"].to_list()
+            _refuse_empty(run, index, modality, moved["listing_id"])
             index.ensure(modality, version(run.settings, modality))
             tally.written(index.exchange(modality, vectors["listing_id"].to_list(), matrix(vectors), gone))
             tally(
@@ -40,6 +42,23 @@ def upsert_vectors(run: Run, tally: Tally) -> None:
                     f"{modality}_held": index.count(modality),
                 }
             )
+
+
+def _refuse_empty(run: Run, index: VectorIndex, modality: Modality, moved: pl.Series) -> None:
+    """Raises `IndexOutOfStep` where a Milvus of one's own was never filled: who changed would find no neighbours there.
+
+    Hours over the embedded index join in process, and `sosie upkeep` mends it.
+    """
+    if run.settings.milvus_uri is None or index.version(modality) is not None:
+        return
+    others = run.lake.scan(LISTINGS).filter(
+        ~pl.col("is_deleted"), pl.col(f"{modality}_hash").is_not_null(), ~pl.col("listing_id").is_in(moved.implode())
+    )
+    if missing := others.select(pl.len()).collect().item():
+        raise IndexOutOfStep(
+            f"Milvus at {run.settings.milvus_uri} holds no {modality} vectors, and {missing:,} listings had theirs "
+            "before this hour. Run `sosie rebuild`, which fills it from the lake, then the hour again."
+        )
 
 
 @step
