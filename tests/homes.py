@@ -2,7 +2,8 @@
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import polars as pl
@@ -10,6 +11,7 @@ import pytest
 from filelock import FileLock
 
 from sosie import pipeline
+from sosie.bench import standalone
 from sosie.settings import load
 
 FEED = {"seller_id": "s1", "price": 10.0, "currency": "EUR", "updated_at": "2026-01-05T00:30:00Z"}
@@ -21,6 +23,15 @@ AS_A_USER = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.g
 heeds_permissions = pytest.mark.skipif(
     bool(AS_A_USER) and shutil.which("setpriv") is None, reason="root, with no `setpriv` to give up its rights"
 )
+
+
+@contextmanager
+def milvus_proper(folder: Path) -> Iterator[str]:
+    """The URI of a Milvus that is not the embedded one; the test is skipped where none can be had, but not by CI."""
+    if (why := standalone.missing()) and not os.environ.get("CI"):
+        pytest.skip(why)
+    with standalone.serve(folder / "standalone") as uri:
+        yield uri
 
 
 def up_to_decisions(run: pipeline.Run) -> None:

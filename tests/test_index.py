@@ -16,12 +16,12 @@ import numpy as np
 import polars as pl
 import psutil
 import pytest
+from homes import milvus_proper
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from sosie import settings
-from sosie.bench import standalone
 from sosie.errors import IndexOutOfStep, IndexUnavailable, SchemaMismatch, SettingsError
 from sosie.index import VectorIndex, collection_name, open_index
 from sosie.index import server as milvus_server
@@ -67,9 +67,7 @@ def home(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     if request.param == "embedded":
         yield make_settings(folder)
         return
-    if (why := standalone.missing()) and not os.environ.get("CI"):
-        pytest.skip(why)
-    with standalone.serve(folder / "standalone") as uri:
+    with milvus_proper(folder) as uri:
         yield make_settings(folder, milvus_uri=uri)
 
 
