@@ -22,11 +22,11 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from sosie import settings
-from sosie.errors import IndexOutOfStep, IndexUnavailable, SchemaMismatch, SettingsError
+from sosie.errors import IndexOutOfStep, IndexUnavailable, SchemaMismatch, SettingsError, TerminalError
 from sosie.index import VectorIndex, collection_name, open_index
 from sosie.index import server as milvus_server
 from sosie.index.ahead import ahead
-from sosie.index.client import among
+from sosie.index.client import MilvusCalls, among
 from sosie.index.profiles import PROFILES, index_params, profile_for
 from sosie.index.rows import NEIGHBOURS
 from sosie.lake import Written
@@ -443,3 +443,25 @@ def test_a_server_that_went_away_is_unavailable(index: VectorIndex, monkeypatch:
     monkeypatch.setattr(index._milvus._client, "query", unreachable)
     with pytest.raises(IndexUnavailable, match=r"failed 3 times at (.|\n)*server unavailable"):
         index.count("text")
+
+
+def test_a_node_that_was_replaced_is_unavailable_for_a_while(
+    index: VectorIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Milvus 2.3.5 tells of a flush just after its start, while it waits for the data node of before."""
+    from pymilvus.exceptions import MilvusException
+
+    where = "/go/internal/datacoord/session_manager.go:323 github.com/milvus-io/milvus/internal/datacoord.FlushChannels"
+    reason = "attempt #0: rpc error: code = Unknown desc = node not match[expectedNodeID=1][actualNodeID=2]"
+    told = [MilvusException(65535, f"attempt #0: stack trace: {where}\n{where}: {reason}") for _ in range(3)]
+
+    def flush(*_: object, **__: object) -> None:
+        raise told.pop()
+
+    with MilvusCalls(index._milvus.uri) as calls:
+        monkeypatch.setattr(calls._client, "flush", flush)
+        with pytest.raises(IndexUnavailable, match=r"failed 3 times at flush \(attempt #0: rpc error.*node not match"):
+            calls.call("flush", "listings_text_v1")
+        told.append(MilvusException(65535, "metric type not match: expected=COSINE, actual=L2"))
+        with pytest.raises(TerminalError, match="refused flush: metric type not match"):
+            calls.call("flush", "listings_text_v1")

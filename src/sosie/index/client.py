@@ -1,6 +1,7 @@
 """Calls to Milvus that have a time-out each, are tried again where that can help, and fail with our own errors."""
 
 import logging
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,8 +13,11 @@ from sosie.errors import IndexOutOfStep, IndexUnavailable, TerminalError
 # Numbers of Milvus' `pkg/util/merr`.
 _NOT_FOUND = frozenset({100, 1600})
 """A collection, an alias. The embedded server tells the first of both."""
-_TRANSIENT_CODES = frozenset({1, 2, 3, 4, 5, 8})
-"""Not ready, unavailable, out of memory, too many requests, internal, rate limit."""
+_TRANSIENT_CODES = frozenset({1, 2, 3, 4, 5, 8, 401, 501, 503, *range(901, 907)})
+"""Not ready, unavailable, out of memory, too many requests, internal, rate limit; a replica, a channel or a node that
+is away: Milvus calls these last final, and they are over once another node has taken its place."""
+_UNEXPECTED, _NODE_AWAY = 65535, re.compile(r"node (not match|not found|offline)|channel not available")
+"""Where some part of Milvus did not foresee another's error, only its text tells it."""
 
 # pymilvus pings every ten seconds, idle or not; a gRPC server with default settings hangs up on that, also in the
 # middle of a long call. Each call has its own time-out, so a dead peer is noticed all the same.
@@ -105,8 +109,11 @@ def is_transient(error: BaseException) -> bool:
     if isinstance(error, grpc.RpcError | grpc.FutureTimeoutError | ConnectError | MilvusUnavailableException):
         return True
     # Subclasses of MilvusException are the client's own refusals (wrong parameter, wrong schema, …).
-    plain = type(error) is MilvusException
-    return plain and (getattr(error, "retriable", False) or getattr(error, "code", None) in _TRANSIENT_CODES)
+    if not (isinstance(error, MilvusException) and type(error) is MilvusException):
+        return False
+    if error.code == _UNEXPECTED and _NODE_AWAY.search(error.message):
+        return True
+    return getattr(error, "retriable", False) or error.code in _TRANSIENT_CODES
 
 
 def _of_milvus(error: BaseException) -> bool:
@@ -116,6 +123,7 @@ def _of_milvus(error: BaseException) -> bool:
 
 
 def _short(error: BaseException | None) -> str:
-    """The first line of what went wrong: filters of a thousand ids stand in the others."""
-    text = str(getattr(error, "message", "") or error).strip()
-    return (text.splitlines() or ["no reason given"])[0][:300]
+    """The line that tells what went wrong: the first, as filters of a thousand ids follow; of stack traces the last."""
+    lines = str(getattr(error, "message", "") or error).strip().splitlines() or ["no reason given"]
+    line = lines[-1].partition(": ")[2] if "stack trace:" in lines[0] else lines[0]
+    return line[:300]
