@@ -8,6 +8,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from polars.testing import assert_frame_equal
 from typer.testing import CliRunner
 
 from sosie import doctor, features, pipeline, tables
@@ -203,6 +204,11 @@ def the_clock_is_behind(settings: Settings) -> Settings:
     return settings
 
 
+def the_clusters_are_lost(settings: Settings) -> Settings:
+    shutil.rmtree(Lake(settings.lake_uri).path(tables.CLUSTERS))
+    return settings
+
+
 def reports_can_not_be_written(settings: Settings) -> Settings:
     shutil.rmtree(settings.reports)
     settings.reports.write_text("no folder")
@@ -216,6 +222,7 @@ def reports_can_not_be_written(settings: Settings) -> Settings:
         ("lake", lake_is_a_file, "can't be written", "SOSIE_LAKE_URI"),
         ("lake", a_table_lost_its_files, "Table listings can't be read", "backup"),
         ("lake", the_catalogue_is_lost, "Table listings is gone from", "Restore its folder"),
+        ("lake", the_clusters_are_lost, "Table clusters is gone from", "Restore its folder"),
         ("lake", a_table_is_cut_short, "Table listings can't be read", "backup"),
         ("models", there_are_no_models, "which is no folder", "SOSIE_MODELS"),
         ("models", a_model_is_damaged, "encoder.onnx is missing or is not the file", "git checkout"),
@@ -243,17 +250,36 @@ def test_each_fault_is_found_with_its_remedy(
     assert "t0ken" not in found.detail
 
 
-def test_nothing_takes_a_lost_catalogue_for_an_empty_one(settings: Settings) -> None:
-    the_catalogue_is_lost(settings)
+@pytest.mark.parametrize(("lose", "table"), [(the_catalogue_is_lost, "listings"), (the_clusters_are_lost, "clusters")])
+def test_nothing_takes_a_lost_table_for_an_empty_one(
+    lose: Callable[[Settings], Settings], table: str, settings: Settings
+) -> None:
+    lose(settings)
     for going_on in (
         lambda: pipeline.run_all(pipeline.Run.of(HOUR, settings=settings)),
         lambda: pipeline.rebuild(settings),
         lambda: upkeep(settings),
     ):
-        with pytest.raises(TerminalError, match=r"Table listings is gone from .* Restore its folder from a backup\."):
+        with pytest.raises(TerminalError, match=rf"Table {table} is gone from .* Restore its folder from a backup\."):
             going_on()
     with open_index(settings) as index:
         assert index.count("text") > 0
+
+
+def test_pairs_that_are_lost_are_told_and_decided_again_by_the_next_hour(settings: Settings) -> None:
+    lake = Lake(settings.lake_uri)
+    before = {table.name: lake.read(table).sort(table.key) for table in (tables.PAIRS, tables.CLUSTERS)}
+    events = lake.read(tables.CLUSTER_EVENTS)
+    shutil.rmtree(lake.path(tables.PAIRS))
+    assert [one.detail for one in stores.lake(settings) if one.state == "warning"] == [
+        f"Table pairs is gone from {settings.lake_uri}, while what was made of it is there."
+    ]
+    (settings.landing / "2026-01-06T00").mkdir()
+    pipeline.run_all(pipeline.Run.of("2026-01-06T00", settings=settings))
+    now = {table.name: lake.read(table).sort(table.key) for table in (tables.PAIRS, tables.CLUSTERS)}
+    assert_frame_equal(now["pairs"].drop("run_id"), before["pairs"].drop("run_id"))
+    assert_frame_equal(now["clusters"], before["clusters"])
+    assert_frame_equal(lake.read(tables.CLUSTER_EVENTS), events)
 
 
 def test_a_disk_that_fills_up_is_told_before_it_is_full(settings: Settings) -> None:

@@ -124,13 +124,13 @@ def lake(settings: Settings) -> Iterator[Finding]:
                 "Restore its folder from a backup, or the columns it lacks by the upgrade guide.",
             )
             return
-    if integrity.lost(held):
-        yield fault(
-            "lake",
-            f"Table listings is gone from {settings.lake_uri}, while what was made of it is there.",
-            "Restore its folder from a backup; no hour runs and nothing is rebuilt until then.",
-        )
+    if lost := integrity.lost(held):
+        remedy = "Restore its folder from a backup; no hour runs and nothing is rebuilt until then."
+        yield fault("lake", integrity.told(held, lost), remedy)
         return
+    if integrity.without_pairs(held):
+        remedy = "Restore its folder from a backup, or let the next hour decide all pairs again."
+        yield warning("lake", integrity.told(held, tables.PAIRS), remedy)
     there = sum(held.version(table) >= 0 for table in tables.ALL)
     yield fine("lake", f"{there} of {len(tables.ALL)} tables, {rows:,} rows, at {settings.lake_uri}")
 

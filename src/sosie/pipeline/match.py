@@ -4,7 +4,7 @@ import json
 
 import polars as pl
 
-from sosie import judgements, spellings
+from sosie import integrity, judgements, spellings
 from sosie.decider import Decider
 from sosie.decider.model import First
 from sosie.errors import IndexOutOfStep
@@ -69,8 +69,8 @@ def match(run: Run, tally: Tally) -> None:
     proposed by the lists that `sosie.neighbours` keeps, and is decided again when one of its ends changed, when it is
     new, when a person judged it or took that back, and when another pair of one of its ends came, went or has another
     first score, as a pair is scored among the other pairs of its two ends. Beside matches and reviews near misses are
-    kept, as others are seen in their light; all else goes. Everything is decided anew where `pairs` was made by other
-    models or limits, or in a catalogue of another order of magnitude, which moves every score.
+    kept, as others are seen in their light; all else goes. Everything is decided anew where `pairs` was lost, or made
+    by other models or limits, or in a catalogue of another order of magnitude, which moves every score.
     """
     from sosie.decider import mlp
 
@@ -78,7 +78,8 @@ def match(run: Run, tally: Tally) -> None:
     catalogue = _live(run.lake)
     decider = mlp.load(settings.decider_model, threads=settings.embedding.threads).in_catalogue(catalogue.height)
     recipe = _recipe(run, decider)
-    anew = recipe not in run.lake.read(RECIPES, pl.col("name") == PAIRS.name)["recipe"]
+    made_by = run.lake.read(RECIPES, pl.col("name") == PAIRS.name)["recipe"]
+    anew = recipe not in made_by or integrity.without_pairs(run.lake)
     moved = changes(run)["listing_id"]
     retrieve = Retrieval(run, catalogue, decider.vocabulary)
     found = propose(run.lake, settings.blocking, retrieve, moved, anew=anew)
