@@ -5,11 +5,13 @@
     python benchmarks/million.py --listings 1000000
     python benchmarks/million.py --listings 5000000 --against 100000
     python benchmarks/million.py --milvus standalone         # over Milvus' standalone server (sosie.bench.standalone)
+    python benchmarks/million.py --airflow                   # each hour a run of dedup_hourly, by Airflow's scheduler
 
 Runs the same hours over a catalogue of --listings and over one of --against, by default a tenth. What is O(changed) has
 a ratio of 1 between them, what reads the catalogue one of up to theirs; that is the figure of each step in the last
 hour. `middle_seconds` is of all hours but the first, which pays for imports and what is not loaded yet. `found` is the
-share of new listings of a product that was there before which the hour puts into that product's cluster.
+share of new listings of a product that was there before which the hour puts into that product's cluster. An hour's
+seconds are those of its steps in this process; with --airflow those from the start of its DAG run to the end.
 
 The catalogue has titles, one in three a GTIN, no pictures; every fifth listing is one more of a product that is there.
 Its state is what a first load leaves, but for three things: neighbour lists are found by an approximate index (IVF, 16
@@ -28,7 +30,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -47,10 +49,12 @@ from sosie.lake import Lake
 from sosie.listings import detect
 from sosie.pipeline.embed import version
 from sosie.pipeline.match import _recipe
-from sosie.settings import Settings, load
+from sosie.settings import PROJECT, Settings, load
 from sosie.tables import CLUSTERS, DIM, FEED, LISTINGS, NEIGHBOURS, PAIRS, RECIPES, TEXT_EMBEDDINGS, VECTOR
 
 Floats = npt.NDArray[np.float32]
+Work = Callable[[pipeline.Run], float]
+"""Runs an hour whose rows have landed, and tells its seconds."""
 
 FIRST = datetime(2026, 1, 5, tzinfo=UTC)
 CHUNK, AROUND, SPREAD, SAME = 100_000, 50, 0.08, 0.95
@@ -111,13 +115,14 @@ class Market:
         )
         return frame.with_columns(pl.lit(None, dtype).alias(n) for n, dtype in FEED.items() if n not in frame.columns)
 
-    def embed(self, titles: pl.Series) -> Floats:
-        """A title's vector: its product's, turned by what else the title says."""
-        products = titles.str.extract(r"(?i)KX(\d{8})").cast(pl.Int64).to_numpy()
-        base = self.vectors[products]
-        noise = np.stack([np.random.default_rng(seed).standard_normal(DIM) for seed in titles.hash(7).to_list()])
-        across = units((noise - (noise * base).sum(1, keepdims=True) * base).astype(np.float32))
-        return units(np.float32(SAME) * base + np.float32(np.sqrt(1 - SAME**2)) * across)
+
+def embed(vectors: Floats, titles: pl.Series) -> Floats:
+    """A title's vector: its product's, which is one of `vectors`, turned by what else the title says."""
+    products = titles.str.extract(r"(?i)KX(\d{8})").cast(pl.Int64).to_numpy()
+    base = vectors[products]
+    noise = np.stack([np.random.default_rng(seed).standard_normal(DIM) for seed in titles.hash(7).to_list()])
+    across = units((noise - (noise * base).sum(1, keepdims=True) * base).astype(np.float32))
+    return units(np.float32(SAME) * base + np.float32(np.sqrt(1 - SAME**2)) * across)
 
 
 def stored(file: Path, rows: int) -> Floats:
@@ -152,7 +157,7 @@ def seed(run: pipeline.Run, market: Market) -> None:
                 fed.with_columns(image_hash=pl.lit(None, pl.String)), LISTINGS.schema.to_frame(), "2026-01-04T00"
             ).listings
             rows = rows.sort("listing_id")
-            made = market.embed(rows["title"])
+            made = embed(market.vectors, rows["title"])
             vectors[start : start + len(ids)] = made
             lake.append(LISTINGS, rows)
             embedded = rows.select("listing_id", content_hash="text_hash", event_timestamp="updated_at").with_columns(
@@ -230,8 +235,8 @@ def told(text: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 
-def hour(run: pipeline.Run, market: Market, held: int, new: int, updates: int) -> dict[str, Any]:
-    """Land an hour's rows, run it, and tell its steps' seconds and what it found."""
+def hour(run: pipeline.Run, market: Market, held: int, new: int, updates: int, work: Work) -> dict[str, Any]:
+    """Land an hour's rows, have it run, and tell its steps' seconds and what it found."""
     ids, products = names(held, held + new), market.products(new)
     fresh = market.rows(ids, products, run.hour)
     chosen = market.random.choice(held, min(updates, held), replace=False)
@@ -245,9 +250,7 @@ def hour(run: pipeline.Run, market: Market, held: int, new: int, updates: int) -
     folder = run.settings.landing / run.id
     folder.mkdir(parents=True)
     pl.concat([fresh.select(*FEED), changed]).write_parquet(folder / "feed.parquet")
-    started = time.perf_counter()
-    pipeline.run_all(run)
-    seconds = time.perf_counter() - started
+    seconds = work(run)
     steps = {step["name"]: round(step["seconds"], 2) for step in pipeline.manifest(run)["steps"]}
     listings = run.lake.scan(LISTINGS).select("listing_id", product=product_of("title"))
     clusters = run.lake.scan(CLUSTERS).select("listing_id", "cluster_id")
@@ -285,11 +288,60 @@ def stores(home: Path, milvus: str) -> Iterator[Settings]:
             yield settings.model_copy(update={"milvus_uri": uri})
 
 
+@contextmanager
+def here(_: Settings, market: Market) -> Iterator[Work]:
+    """Steps in this process, which has its imports behind it after an hour."""
+    sys.modules["sosie.pipeline.embed"]._encode = lambda *given: embed(market.vectors, given[-1]["title"])  # type: ignore[attr-defined]
+
+    def work(run: pipeline.Run) -> float:
+        started = time.perf_counter()
+        pipeline.run_all(run)
+        return time.perf_counter() - started
+
+    yield work
+
+
+@contextmanager
+def airflow(settings: Settings, market: Market) -> Iterator[Work]:
+    """Runs of the DAG, from when the scheduler has one to its end: a process a task, as an installation has them."""
+    from sosie.airflow.stack import DAG_ID, stack
+
+    dags = market.folder / "dags"
+    dags.mkdir(exist_ok=True)
+    told = {"dag": PROJECT / "dags" / f"{DAG_ID}.py", "here": Path(__file__).parent, "vectors": market.vectors.filename}
+    (dags / f"{DAG_ID}.py").write_text(DAG.format(**{name: str(value) for name, value in told.items()}))
+    with stack(settings, dags=dags) as running:
+        yield lambda run: running.wait(running.trigger(DAG_ID, run.id)).expect_success().seconds
+
+
+DAG = '''
+"""The DAG of Airflow as it is, with vectors that are simulated where a task embeds."""
+import sys
+from pathlib import Path
+
+from wrapt import when_imported
+
+
+@when_imported("sosie.pipeline.embed")
+def simulate(module):
+    def encode(settings, modality, contents):
+        sys.path.append({here!r})
+        import million
+        import numpy as np
+
+        return million.embed(np.load({vectors!r}, mmap_mode="r"), contents["title"])
+
+    module._encode = encode
+
+
+exec(compile(Path({dag!r}).read_text(), __file__, "exec"))
+'''
+
+
 def simulated(listings: int, options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     """Seed a catalogue, run the hours, tell the last hour and what the stores take."""
     home = (options.keep or scratch) / f"{listings}-{options.milvus}"
     market, filled = Market(listings, scratch), home / "known"
-    sys.modules["sosie.pipeline.embed"]._encode = lambda _, __, contents: market.embed(contents["title"])  # type: ignore[attr-defined]
     started = time.perf_counter()
     if not filled.exists():
         with stores(home, options.milvus) as settings:
@@ -302,11 +354,12 @@ def simulated(listings: int, options: argparse.Namespace, scratch: Path) -> dict
     # What hours bring is the same whether the stores were filled now or before, and the server starts anew as well.
     market.known, market.random = int(filled.read_text()), np.random.default_rng(8)
     hours = []
-    with stores(home, options.milvus) as settings:
+    worker = airflow if options.airflow else here
+    with stores(home, options.milvus) as settings, worker(settings, market) as work:
         lake = Lake(settings.lake_uri)
         for number in range(options.hours):
             run = pipeline.Run.of(f"{FIRST + timedelta(hours=number):%Y-%m-%dT%H}", settings=settings)
-            hours.append(hour(run, market, listings + number * options.new, options.new, options.updates))
+            hours.append(hour(run, market, listings + number * options.new, options.new, options.updates, work))
             told(f"{listings:,} listings, hour {run.id}: {hours[-1]}")
     sizes = {
         table.name: sum(file.stat().st_size for file in Path(lake.path(table)).rglob("*") if file.is_file())
@@ -318,7 +371,7 @@ def simulated(listings: int, options: argparse.Namespace, scratch: Path) -> dict
         "hours": hours,
         "middle_seconds": round(statistics.median(hour["seconds"] for hour in hours[1:]), 1),
         "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-        "index_peak_mib": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024,
+        "largest_child_peak_mib": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024,
         "bytes_a_listing": {name: round(size / listings, 1) for name, size in sizes.items()},
     }
 
@@ -332,6 +385,7 @@ def main() -> None:
     parser.add_argument("--hours", type=int, default=2)
     parser.add_argument("--keep", type=Path, help="fill the stores here where they aren't yet, and run hours on a copy")
     parser.add_argument("--milvus", choices=("embedded", "standalone"), default="embedded", help="of both catalogues")
+    parser.add_argument("--airflow", action="store_true", help="run the hours by Airflow's scheduler")
     parser.add_argument("--json", type=Path, help="also write it here")
     options = parser.parse_args()
     if options.hours < 2:

@@ -22,8 +22,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
-import mmh3
 import polars as pl
+import polars_hash
 
 from sosie import phashes
 from sosie.blocking import KEYS
@@ -57,10 +57,9 @@ NEAR = pl.Schema({"query_id": PLACE, "listing_id": PLACE, "similarity": pl.Float
 
 
 def numbers(texts: pl.Series) -> pl.Series:
-    """64 bits of MurmurHash3 for each text, Int64; null stays null."""
-    return pl.Series(
-        texts.name, [None if text is None else mmh3.hash64(text)[0] for text in texts.to_list()], dtype=pl.Int64
-    )
+    """The lower 64 bits of MurmurHash3 of 128 bits for each text, Int64; null stays null."""
+    whole = polars_hash.col(texts.name).nchash.murmur128()
+    return texts.to_frame().select(whole.cast(pl.UInt64, wrap_numerical=True).reinterpret(signed=True))[texts.name]
 
 
 @dataclass(frozen=True)
