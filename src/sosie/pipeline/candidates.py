@@ -60,7 +60,10 @@ def propose(lake: Lake, rules: Blocking, retrieve: Retrieval, touched: pl.Series
     rows = pl.concat(mended)
     now = state.replaced(rows, left)
 
-    keyed = now.where(pl.col("source").is_in(list(blocking.KEYS)), columns=list(CONTENTS))
+    # A key that one listing alone has is the most of them, and proposes nobody; where another just left it, it did.
+    moved_keys = pl.concat([left["content_hash"], came["content_hash"]]).unique()
+    shared = pl.col("content_hash").is_duplicated() | pl.col("content_hash").is_in(moved_keys.implode())
+    keyed = now.where(pl.col("source").is_in(list(blocking.KEYS)), columns=list(CONTENTS)).filter(shared)
     keyed = places.placed(keyed, "listing_id", "number")
     room = rules.candidates_per_listing - sum(k for k, _ in sources.values())
     may_overflow = _partners(keyed, rules.exact_key_limit).filter(pl.col("partners") > room)["listing_id"]

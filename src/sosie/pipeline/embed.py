@@ -23,6 +23,10 @@ MANY = 10_000
 """Listings whose vectors are read with all others at once: to look each of them up would take longer."""
 
 
+EMBEDDED = ("listing_id", "title", "text_hash", "image_hash", "updated_at", "is_deleted")
+"""What of a listing its vectors are made from."""
+
+
 class Shard(TypedDict):
     """One mapped piece of work: what `embed` is called with."""
 
@@ -61,7 +65,7 @@ def embed(run: Run, tally: Tally, *, modality: Modality, shard: int, shards: int
     settings, hash_ = run.settings, f"{modality}_hash"
     in_shard = pl.col(hash_).str.slice(0, 8).str.to_integer(base=16, dtype=pl.Int64) % shards == shard
     wanted = changes(run).filter(pl.col(hash_).is_not_null()).filter(in_shard)
-    listings = run.lake.lookup(LISTINGS, "listing_id", wanted["listing_id"])
+    listings = run.lake.lookup(LISTINGS, "listing_id", wanted["listing_id"], columns=EMBEDDED)
     # A later hour may have moved a listing on; its vector is then that hour's work.
     listings = listings.join(wanted.select("listing_id", hash_), on=["listing_id", hash_]).filter(~pl.col("is_deleted"))
     written, needed, computed = embed_listings(run.lake, settings, modality, listings, run.id)

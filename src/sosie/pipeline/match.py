@@ -11,7 +11,7 @@ from sosie.errors import IndexOutOfStep
 from sosie.index import VectorIndex, open_index
 from sosie.lake import Lake
 from sosie.pipeline.candidates import propose
-from sosie.pipeline.embed import assured, version
+from sosie.pipeline.embed import EMBEDDED, assured, version
 from sosie.pipeline.ingest import changes
 from sosie.pipeline.retrieval import Retrieval
 from sosie.pipeline.run import Run, Tally, step
@@ -25,7 +25,7 @@ _SIDES = ["left_id", "right_id"]
 def upsert_vectors(run: Run, tally: Tally) -> None:
     """Bring the index in step with the changed listings: their vectors in, deleted and picture-less ones out."""
     moved = changes(run)
-    listings = run.lake.lookup(LISTINGS, "listing_id", moved["listing_id"])
+    listings = run.lake.lookup(LISTINGS, "listing_id", moved["listing_id"], columns=EMBEDDED)
     with open_index(run.settings) as index:
         for modality in MODALITIES:
             touches = ("new", modality, "text_and_image", "deleted")

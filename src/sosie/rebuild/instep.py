@@ -11,7 +11,7 @@ import polars as pl
 from sosie.index import VectorIndex
 from sosie.lake import Lake
 from sosie.locks import exclusive
-from sosie.pipeline.embed import current, embed_listings, version
+from sosie.pipeline.embed import EMBEDDED, current, embed_listings, version
 from sosie.settings import Settings
 from sosie.tables import CHANGES, EMBEDDINGS, LISTINGS, RUNS, Modality
 from sosie.vectors import matrix
@@ -56,7 +56,7 @@ def bring(lake: Lake, settings: Settings, index: VectorIndex, modality: Modality
     """
     stamp = version(settings, modality)
     with _filling(settings):
-        listings = lake.lookup(LISTINGS, "listing_id", ids)
+        listings = lake.lookup(LISTINGS, "listing_id", ids, columns=EMBEDDED)
         vectors = current(lake, modality, stamp, listings)
         gone = pl.DataFrame({"listing_id": ids}).join(vectors, on="listing_id", how="anti")["listing_id"]
         held, taken = vectors["listing_id"].to_list(), gone.unique().to_list()
@@ -82,7 +82,7 @@ def follow(
     """
     hash_ = f"{modality}_hash"
     index.create(modality, version(settings, modality))
-    listings = lake.lookup(LISTINGS, "listing_id", ids)
+    listings = lake.lookup(LISTINGS, "listing_id", ids, columns=EMBEDDED)
     wanted = listings.filter(~pl.col("is_deleted"), pl.col(hash_).is_not_null())
     written, _, computed = embed_listings(lake, settings, modality, wanted, run_id)
     moved = bring(lake, settings, index, modality, ids)
