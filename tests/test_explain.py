@@ -66,7 +66,9 @@ def test_a_listing_is_told_with_pairs_reasons_clusters_and_judgements(lake: Lake
 
 
 def test_what_was_decided_since_the_last_hour_is_for_the_next_to_tell(lake: Lake) -> None:
-    assert "the storefront is told by the next hour: a duplicate of b" in "\n".join(lines(explain(lake, "a")))
+    assert "the storefront is told by the next hour at the latest: a duplicate of b" in "\n".join(
+        lines(explain(lake, "a"))
+    )
     add(lake, tables.RUNS, run_id="2026-01-05T09", state="succeeded",
         finished_at=datetime(2026, 1, 5, 9, 30, tzinfo=UTC))  # fmt: skip
     assert "the storefront is told: a duplicate of b" in "\n".join(lines(explain(lake, "a")))

@@ -207,7 +207,7 @@ def _happened(fact: Facts) -> str:
         return f"{fact['who']} judged it {fact['verdict']} {_than(fact['verdict'])} {fact['other']}{note}{back}"
     if fact["what"] == "told":
         which = f"a duplicate of {fact['canonical_id']}" if fact["is_duplicate"] else "no duplicate"
-        when = "is told" if fact["published"] else "is told by the next hour"
+        when = "is told" if fact["published"] else "is told by the next hour at the latest"
         return f"the storefront {when}: {which}" + (f" (cluster {fact['cluster_id']})" if fact["cluster_id"] else "")
     moved = "".join(f"; {word} {_some(fact[side])}" for side, word in (("joined", "with"), ("left", "without"))
                     if fact[side])  # fmt: skip

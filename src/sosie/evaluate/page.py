@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -89,9 +90,9 @@ def render(
     parts = [
         intro,
         _warning(learned_nothing),
-        *(_of_groups(name, found, spread.get(name, {})) for name, found in groups.items()),
+        *(of_groups(name, found, spread.get(name, {})) for name, found in groups.items()),
     ]
-    parts.append(_of_pairs({name: found for name, found in results.items() if name not in groups}))
+    parts.append(of_pairs({name: found for name, found in results.items() if name not in groups}))
     parts += [_costs(costs), _seeds(spread), _PUBLISHED, _LIMITS]
     return "\n".join(part for part in parts if part)
 
@@ -114,7 +115,8 @@ def deviation(method: str, outcome: Outcome, spread: Mapping[str, Outcome]) -> f
     return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
-def _of_groups(name: str, found: Mapping[str, Outcome], spread: Mapping[str, Outcome]) -> str:
+def of_groups(name: str, found: Mapping[str, Outcome], spread: Mapping[str, Outcome] = MappingProxyType({})) -> str:
+    """The section of a dataset with groups: a row for each method among `found`."""
     first = next(iter(found.values())).figures
     whole = " (test rows in the whole pool)" if name.endswith("-whole") else ""
     rows = []
@@ -130,7 +132,8 @@ def _of_groups(name: str, found: Mapping[str, Outcome], spread: Mapping[str, Out
     return f"## {name}{whole}\n\n{size}\n\n{_table(head, rows)}\n"
 
 
-def _of_pairs(results: Results) -> str:
+def of_pairs(results: Results) -> str:
+    """The section of the datasets of labelled pairs; none where there are none."""
     if not results:
         return ""
     rows = []
