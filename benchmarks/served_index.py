@@ -6,9 +6,10 @@ Milvus Lite by the profile that it gets at that size, Milvus' standalone server 
 `compressed` and `graph`. What only a newer cluster has is `benchmarks/large_index.py`'s, and so are the vectors, the
 planted duplicates and exact search by FAISS, which stands beside each.
 
-RAM is what the server's processes have for themselves (USS) once both collections are loaded and searched, less what it
-has while they are not; it was started anew in between, so nothing is left of loading rows. Disk is all below its folder
-after a flush, with its log of writes and segments that compaction took the place of: a server removes those in hours.
+RAM is what the server's processes have for themselves (USS) once both collections are loaded and searched, less what
+it has while they are not; it was started anew in between, so nothing is left of loading rows. Disk is all of its data
+after a flush, with its log of writes and segments that others took the place of, which the standalone server removes
+hours later.
 """
 
 import sys
@@ -62,6 +63,7 @@ def measure(size: Size) -> list[Figure]:
                 figures.append(
                     against(f"{name}, {profile}: search", len(asked), "queries", seconds, "FAISS, exact", plain)
                 )
+                print(f"{name}, {profile}: measured", file=sys.stderr, flush=True)
     return figures
 
 
@@ -109,7 +111,12 @@ def loaded(index: VectorIndex, folder: Path, asked: Floats) -> tuple[Profile, in
         index.load(modality)
         index.search(modality, names[:100], asked[:100], TOP)
     whole = private()
-    disk = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    data = [
+        file
+        for file in folder.rglob("*")
+        if file.is_file() and file.relative_to(folder).parts[0] not in ("bin", "logs")
+    ]
+    disk = sum(file.stat().st_size for file in data)
     return Profile(search, whole - before, disk), whole
 
 
