@@ -7,9 +7,9 @@ Milvus Lite by the profile that it gets at that size, Milvus' standalone server 
 planted duplicates and exact search by FAISS, which stands beside each.
 
 RAM is what the server's processes have for themselves (USS) once both collections are loaded and searched, less what
-it has while they are not; it was started anew in between, so nothing is left of loading rows. Disk is all of its data
-after a flush, with its log of writes and segments that others took the place of, which the standalone server removes
-hours later.
+an empty server has; it was started anew in between, so nothing is left of loading rows. Disk is all of its data after a
+flush, with its log of writes and segments that others took the place of, which the standalone server removes hours
+later.
 """
 
 import sys
@@ -50,6 +50,7 @@ def measure(size: Size) -> list[Figure]:
     for name, (serve, profiles) in servers.items():
         with tempfile.TemporaryDirectory(prefix="sosie-served-") as folder:
             with serve(Path(folder), profiles[0]) as settings, open_index(settings) as index:
+                empty = private()
                 fill(index, vectors)
             for profile in profiles:
                 with serve(Path(folder), profile) as settings, open_index(settings) as index:
@@ -57,9 +58,9 @@ def measure(size: Size) -> list[Figure]:
                         index.fit(modality, VERSION, count)
                         compact(index, modality)
                 with serve(Path(folder), profile) as settings, open_index(settings) as index:
-                    served, whole = loaded(index, Path(folder), asked)
+                    served = loaded(index, Path(folder), asked)
                     got, seconds = timed(served, asked)
-                figures += told(f"{name}, {profile}", served, whole, count, found(got, exact, original))
+                figures += told(f"{name}, {profile}", served, empty, count, found(got, exact, original))
                 figures.append(
                     against(f"{name}, {profile}: search", len(asked), "queries", seconds, "FAISS, exact", plain)
                 )
@@ -94,8 +95,8 @@ def compact(index: VectorIndex, modality: Modality) -> None:
     index.compact(modality, VERSION)
 
 
-def loaded(index: VectorIndex, folder: Path, asked: Floats) -> tuple[Profile, int]:
-    """The index as `large_index` sees one, of both modalities; and all memory that the server has for itself."""
+def loaded(index: VectorIndex, folder: Path, asked: Floats) -> Profile:
+    """The index as `large_index` sees one, of both modalities; its `ram` is all that the server has."""
     names = [f"asked-{place}" for place in range(len(asked))]
 
     def search(queries: Floats) -> Ints:
@@ -106,18 +107,16 @@ def loaded(index: VectorIndex, folder: Path, asked: Floats) -> tuple[Profile, in
         got[places, turns] = near["listing_id"].str.strip_prefix("listing-").cast(int).to_numpy()
         return got
 
-    before = private()
     for modality in MODALITIES:
         index.load(modality)
         index.search(modality, names[:100], asked[:100], TOP)
-    whole = private()
     data = [
         file
         for file in folder.rglob("*")
         if file.is_file() and file.relative_to(folder).parts[0] not in ("bin", "logs")
     ]
     disk = sum(file.stat().st_size for file in data)
-    return Profile(search, whole - before, disk), whole
+    return Profile(search, private(), disk)
 
 
 def private() -> int:
@@ -125,12 +124,12 @@ def private() -> int:
     return sum(process.memory_full_info().uss for process in psutil.Process().children(recursive=True))
 
 
-def told(name: str, served: Profile, whole: int, rows: int, share: dict[str, float]) -> list[Figure]:
+def told(name: str, served: Profile, empty: int, rows: int, share: dict[str, float]) -> list[Figure]:
     at = ", ".join(f"{share[f'found_at_{cosine}']:.3f} at {cosine}" for cosine in COSINES)
     floats = float(len(MODALITIES) * DIM * 4)
-    note = f"{rows:,} listings; the server has {whole / 2**30:.2f} GiB in all"
+    ram, note = (served.ram - empty) / rows, f"{rows:,} listings; the server has {served.ram / 2**30:.2f} GiB in all"
     return [
-        Figure(f"{name}: RAM of a listing", served.ram / rows, "bytes", "its vectors as float32", floats, note=note),
+        Figure(f"{name}: RAM of a listing", ram, "bytes", "its vectors as float32", floats, note=note),
         Figure(f"{name}: disk of a listing", served.disk / rows, "bytes", "its vectors as float32", floats),
         Figure(f"{name}: duplicates found", share["found"], "share", "FAISS, exact", 1.0, note=at),
         Figure(f"{name}: recall of ten", share["recall_at_10"], "share", "FAISS, exact", 1.0),
