@@ -8,7 +8,7 @@ the test part. Nothing has to be trained; rows of models that did not ship (othe
 them. Prints Markdown.
 """
 
-import sys
+import argparse
 from dataclasses import replace
 
 from sosie.evaluate import datasets, page
@@ -40,4 +40,9 @@ def main(names: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:] or list(SHIPPED))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("methods", nargs="*", metavar="METHOD", help=f"of {', '.join(SHIPPED)}; all by default")
+    chosen = parser.parse_args().methods or list(SHIPPED)
+    if unknown := sorted({*chosen} - {*SHIPPED}):
+        parser.error(f"received {', '.join(unknown)}; methods are {', '.join(SHIPPED)}")
+    main(chosen)

@@ -109,11 +109,11 @@ def is_transient(error: BaseException) -> bool:
     if isinstance(error, grpc.RpcError | grpc.FutureTimeoutError | ConnectError | MilvusUnavailableException):
         return True
     # Subclasses of MilvusException are the client's own refusals (wrong parameter, wrong schema, …).
-    if not (isinstance(error, MilvusException) and type(error) is MilvusException):
+    if type(error) is not MilvusException:
         return False
-    if error.code == _UNEXPECTED and _NODE_AWAY.search(error.message):
-        return True
-    return getattr(error, "retriable", False) or error.code in _TRANSIENT_CODES
+    code, text = getattr(error, "code", None), str(getattr(error, "message", ""))
+    away = code == _UNEXPECTED and _NODE_AWAY.search(text) is not None
+    return away or code in _TRANSIENT_CODES or bool(getattr(error, "retriable", False))
 
 
 def _of_milvus(error: BaseException) -> bool:
@@ -125,5 +125,5 @@ def _of_milvus(error: BaseException) -> bool:
 def _short(error: BaseException | None) -> str:
     """The line that tells what went wrong: the first, as filters of a thousand ids follow; of stack traces the last."""
     lines = str(getattr(error, "message", "") or error).strip().splitlines() or ["no reason given"]
-    line = lines[-1].partition(": ")[2] if "stack trace:" in lines[0] else lines[0]
+    line = (lines[-1].partition(": ")[2] or lines[-1]) if "stack trace:" in lines[0] else lines[0]
     return line[:300]
