@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from sosie import screening
 from sosie.errors import TerminalError
+from sosie.vectors import Picked
 
 Found = list[tuple[int, int, float]]
 
@@ -15,7 +16,7 @@ def unit(rows: np.ndarray) -> np.ndarray:
     return (rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)).astype(np.float32)
 
 
-def found(queries: np.ndarray, held: np.ndarray, k: int, floor: float, own: np.ndarray | None = None) -> Found:
+def found(queries: np.ndarray, held: np.ndarray | Picked, k: int, floor: float, own: np.ndarray | None = None) -> Found:
     blocks = screening.nearest(queries, held, k, floor, own=own)
     return [row for rows, places, products in blocks for row in zip(rows, places, products, strict=True)]
 
@@ -70,6 +71,8 @@ def test_finds_what_looking_at_all_pairs_finds(
 
     queries, held = map(some, sizes)
     assert found(queries, held, k, floor) == looked_for(queries, held, k, floor)
+    elsewhere = Picked([held[::-1][: len(held) // 3], held[::-1][len(held) // 3 :]], np.arange(len(held))[::-1])
+    assert found(queries, elsewhere, k, floor) == found(queries, held, k, floor)
     own = np.arange(len(held))
     assert found(held, held, k, floor, own) == looked_for(held, held, k, floor, own)
 

@@ -7,12 +7,10 @@ it. The union is cut at a cap per listing, and what is cut or skipped is counted
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import numpy as np
 import polars as pl
 
 from sosie import screening
-from sosie.screening import Places
-from sosie.vectors import Vectors, matrix
+from sosie.vectors import Picked, Places, Vectors, matrix
 
 NEIGHBOURS = pl.Schema({"query_id": pl.String, "listing_id": pl.String, "similarity": pl.Float32})
 """Ids are the listings' own, or whatever who asks calls them by: of any one type that has an order."""
@@ -92,22 +90,22 @@ def join(
 
 def join_frame(asking: pl.Series, held: pl.DataFrame, k: int, min_similarity: float) -> pl.DataFrame:
     """`join` of those of `asking` that are in the frame `held` (listing_id, vector) with all of it."""
-    ids, vectors = _ordered(held["listing_id"], matrix(held))
+    return join_ordered(asking, *_ordered(held["listing_id"], matrix(held)), k, min_similarity)
+
+
+def join_ordered(
+    asking: pl.Series, ids: pl.Series, vectors: Vectors | Picked, k: int, min_similarity: float
+) -> pl.DataFrame:
+    """`join` of those of `asking` that are among `ids`, which are in order, with all of them."""
     own = ids.is_in(asking.implode()).arg_true().cast(pl.Int64).to_numpy()
     return _joined(ids.gather(own), vectors[own], own, ids, vectors, k, min_similarity)
 
 
 def _joined(
-    queries: pl.Series, asking: Vectors, own: Places, held: pl.Series, vectors: Vectors, k: int, floor: float
+    queries: pl.Series, asking: Vectors, own: Places, held: pl.Series, vectors: Vectors | Picked, k: int, floor: float
 ) -> pl.DataFrame:
     """`join` in order of ids; `own` are the queries' places among `held`, -1 where there is none."""
-    blocks = screening.nearest(
-        np.ascontiguousarray(asking, dtype=np.float32),
-        np.ascontiguousarray(vectors, dtype=np.float32),
-        k,
-        floor,
-        own=own,
-    )
+    blocks = screening.nearest(asking, vectors, k, floor, own=own)
     frames = (
         pl.DataFrame({"query_id": queries.gather(rows), "listing_id": held.gather(places), "similarity": similarity})
         for rows, places, similarity in blocks

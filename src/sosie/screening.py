@@ -18,9 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from sosie.errors import TerminalError
-from sosie.vectors import Vectors
+from sosie.vectors import Picked, Places, Vectors
 
-Places = npt.NDArray[np.int64]
 Ints = npt.NDArray[np.int32]
 
 QUERIES, HELD = 1_024, 2_048
@@ -39,25 +38,23 @@ _PAIRS_AT_ONCE = 1_000
 
 
 def nearest(
-    queries: Vectors, held: Vectors, k: int, floor: float, *, own: Places | None = None
+    queries: Vectors, held: Vectors | Picked, k: int, floor: float, *, own: Places | None = None
 ) -> Iterator[tuple[Places, Places, Vectors]]:
     """The `k` of `held` with the largest inner product with each query, none below `floor`.
 
     Vectors are float32 [n, width], of unit length. `own` int64 [queries] is the row of `held` that is the query itself
     and not to be found, -1 where there is none. Of equal ones those that are held first are found.
     Gives (query row, held row, inner product) in blocks, in order of queries, nearest first. Beside the vectors, which
-    are there a second time in eight bits, memory is that of what is found and of a block a core. Raises `TerminalError`
-    where a vector has numbers that are none.
+    for many queries are there a second time in eight bits, memory is that of what is found and of a block a core.
+    Raises `TerminalError` where a vector has numbers that are none.
     """
     if not (len(queries) and len(held) and k):
         return
-    if not np.isfinite([held.sum(), queries.sum()]).all():  # one that is none makes the sum none
-        raise TerminalError("A vector has numbers that are none (NaN or infinite): embed its listing again.")
     own = np.full(len(queries), -1, np.int64) if own is None else own
     screen = _Rounded.of(held) if len(queries) > _FEW and multiplies_exactly() else _Floats(held)
     cores = (os.cpu_count() or 1) if screen.one_core_each else 1
     size = min(QUERIES, -(-len(queries) // cores))
-    turned = screen.turned(queries)  # all at once: from several threads BLAS would get into its own way
+    turned = screen.turned(_checked(queries))  # all at once: from several threads BLAS would get into its own way
 
     def block(start: int) -> tuple[Places, Places, Vectors]:
         asked = queries[start : start + size]
@@ -71,7 +68,7 @@ def nearest(
         yield from pool.map(block, range(0, len(queries), size))
 
 
-def cosines(left: Vectors, left_rows: Places, right: Vectors, right_rows: Places) -> Vectors:
+def cosines(left: Vectors | Picked, left_rows: Places, right: Vectors | Picked, right_rows: Places) -> Vectors:
     """Inner products of pairs of rows, float32 [n], each worked out in double precision by itself.
 
     A matrix product's last bits depend on what else is in it, and on which of the two asks; these depend on the pair.
@@ -84,8 +81,15 @@ def cosines(left: Vectors, left_rows: Places, right: Vectors, right_rows: Places
     return products
 
 
+def _checked(vectors: Vectors) -> Vectors:
+    """The same. Raises where one of their numbers is none, which makes the sum none."""
+    if not np.isfinite(vectors.sum()):
+        raise TerminalError("A vector has numbers that are none (NaN or infinite): embed its listing again.")
+    return vectors
+
+
 def _screened(
-    held: "_Rounded | _Floats", turned: Vectors, k: int, floor: float, queries: Vectors, vectors: Vectors
+    held: "_Rounded | _Floats", turned: Vectors, k: int, floor: float, queries: Vectors, vectors: Vectors | Picked
 ) -> tuple[Places, Places]:
     """(query row, held row) of all pairs that may be among the `k` largest of their query and not below `floor`.
 
@@ -162,7 +166,7 @@ def _by_row(number: int, rows: Places, values: npt.NDArray[Any], empty: float) -
 class _Floats:
     """Products in single precision, by as many cores as numpy takes."""
 
-    held: Vectors
+    held: Vectors | Picked
     one_core_each = False
 
     @property
@@ -180,7 +184,7 @@ class _Floats:
     def ask(self, queries: Vectors) -> Any:
         """Start of a block → (products [queries, block], what one of them is worth, how far it may be off)."""
         worth, off = np.ones(len(queries), np.float32), np.full(len(queries), _NOISE, np.float32)
-        return lambda start: (queries @ self.held[start : start + HELD].T, worth, off)
+        return lambda start: (queries @ _checked(self.held[start : start + HELD]).T, worth, off)
 
 
 @dataclass(frozen=True)
@@ -193,12 +197,12 @@ class _Rounded:
     one_core_each = True
 
     @classmethod
-    def of(cls, held: Vectors) -> "_Rounded":
+    def of(cls, held: Vectors | Picked) -> "_Rounded":
         """Turned first, so that no component is much larger than the others, for which all would have long steps."""
-        turn = _rotation(held.shape[1])
+        turn = _rotation(held[:1].shape[1])
         blocks = []
         for start in range(0, len(held), HELD):
-            turned = held[start : start + HELD] @ turn
+            turned = _checked(held[start : start + HELD]) @ turn
             step = (float(np.abs(turned).max()) or 1.0) / _FULL
             numbers = np.rint(turned / step)
             lost = float(np.linalg.norm(turned - step * numbers, axis=1).max())

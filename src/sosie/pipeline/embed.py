@@ -18,6 +18,7 @@ from sosie.pipeline.ingest import changes, thumbnails
 from sosie.pipeline.run import Run, Tally, step
 from sosie.settings import Settings
 from sosie.tables import EMBEDDINGS, LISTINGS, MODALITIES, VECTOR, Modality
+from sosie.vectors import Picked, frame
 
 MANY = 10_000
 """Listings whose vectors are read with all others at once: to look each of them up would take longer."""
@@ -190,18 +191,31 @@ def newest(lake: Lake, modality: Modality, stamp: str, listing_ids: pl.Series) -
 
 def current(lake: Lake, modality: Modality, stamp: str, listings: pl.DataFrame) -> pl.DataFrame:
     """listing_id, vector of those among `listings` that live and have the modality, by the content they have now."""
-    hash_ = f"{modality}_hash"
-    live = listings.filter(~pl.col("is_deleted"), pl.col(hash_).is_not_null())
-    live = live.select("listing_id", content_hash=hash_).sort("listing_id")
+    live = _with_content(modality, listings)
+    if live.height >= MANY:
+        ids, vectors = located(lake, modality, stamp, listings)
+        return frame(ids, vectors[:])
+    rows = _of_now(live, made(lake, modality, stamp, "listing_id", live["listing_id"]))
+    return with_vectors(lake, modality, stamp, rows).select("listing_id", "vector")
 
-    def of_now(held: pl.DataFrame) -> pl.DataFrame:
-        then = live.join(held, on="listing_id", suffix="_then", maintain_order="left")
-        then = then.filter(pl.col("content_hash") == pl.col("content_hash_then"))
-        return then.unique("listing_id", keep="first", maintain_order=True)
 
-    if live.height < MANY:
-        rows = of_now(made(lake, modality, stamp, "listing_id", live["listing_id"]))
-        return with_vectors(lake, modality, stamp, rows).select("listing_id", "vector")
+def located(lake: Lake, modality: Modality, stamp: str, listings: pl.DataFrame) -> tuple[pl.Series, Picked]:
+    """`current` of many: ids, in order, and their vectors, which stay in the lake's mapped files until asked for."""
+    live = _with_content(modality, listings)
     held = lake.mapped(EMBEDDINGS[modality], columns=[*live.columns, "vector"], embedding_version=stamp)
-    rows = of_now(held.select(*live.columns, row=pl.int_range(pl.len())))
-    return rows.select("listing_id", vector=held["vector"].gather(rows["row"]))
+    rows = _of_now(live, held.select(*live.columns, row=pl.int_range(pl.len())))
+    return rows["listing_id"], Picked.of(held["vector"], rows["row"])
+
+
+def _with_content(modality: Modality, listings: pl.DataFrame) -> pl.DataFrame:
+    """listing_id, content_hash of those that live and have the modality, in order of ids."""
+    hash_ = pl.col(f"{modality}_hash")
+    live = listings.filter(~pl.col("is_deleted"), hash_.is_not_null())
+    return live.select("listing_id", content_hash=hash_).sort("listing_id")
+
+
+def _of_now(live: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
+    """Of each of those listings the row that was made from its content."""
+    then = live.join(rows, on="listing_id", suffix="_then", maintain_order="left")
+    then = then.filter(pl.col("content_hash") == pl.col("content_hash_then"))
+    return then.unique("listing_id", keep="first", maintain_order=True)

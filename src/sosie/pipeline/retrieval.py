@@ -9,11 +9,11 @@ from sosie import blocking, lexical, neighbours, phashes, screening, spellings
 from sosie.decider.text_features import Sparse, Vocabulary
 from sosie.index import open_index
 from sosie.neighbours import Places
-from sosie.pipeline.embed import current, version
+from sosie.pipeline.embed import current, located, version
 from sosie.pipeline.run import Run, log
 from sosie.settings import Blocking
 from sosie.tables import Modality
-from sosie.vectors import matrix
+from sosie.vectors import Picked, frame, matrix
 
 Limits = dict[str, tuple[int, float]]
 
@@ -37,18 +37,27 @@ class Retrieval:
     run: Run
     catalogue: pl.DataFrame
     vocabulary: Vocabulary
-    _whole: dict[Modality, pl.DataFrame] = field(default_factory=dict)
+    _every: dict[Modality, tuple[pl.Series, Picked]] = field(default_factory=dict)
 
-    def vectors(self, modality: Modality, ids: pl.Series | None = None) -> pl.DataFrame:
-        """listing_id, vector of some live listings, or of all, which are read once: whoever asks later finds them."""
-        live = self.catalogue.with_columns(is_deleted=pl.lit(False))
-        stamp, whole = version(self.run.settings, modality), self._whole.get(modality)
-        if ids is not None:
-            asked = pl.col("listing_id").is_in(ids.implode())
-            return current(self.run.lake, modality, stamp, live.filter(asked)) if whole is None else whole.filter(asked)
-        if whole is None:
-            whole = self._whole[modality] = current(self.run.lake, modality, stamp, live)
-        return whole
+    def vectors(self, modality: Modality, ids: pl.Series) -> pl.DataFrame:
+        """listing_id, vector of some live listings."""
+        if modality in self._every:
+            every, held = self._every[modality]
+            rows = every.is_in(ids.implode()).arg_true()
+            return frame(every.gather(rows), held[rows.cast(pl.Int64).to_numpy()])
+        asked = self._live.filter(pl.col("listing_id").is_in(ids.implode()))
+        return current(self.run.lake, modality, version(self.run.settings, modality), asked)
+
+    def every(self, modality: Modality) -> tuple[pl.Series, Picked]:
+        """Ids, in order, and vectors of all live listings that have one. Located once: `vectors` finds them there."""
+        if modality not in self._every:
+            stamp = version(self.run.settings, modality)
+            self._every[modality] = located(self.run.lake, modality, stamp, self._live)
+        return self._every[modality]
+
+    @property
+    def _live(self) -> pl.DataFrame:
+        return self.catalogue.with_columns(is_deleted=pl.lit(False))
 
     @cached_property
     def places(self) -> Places:
@@ -113,9 +122,8 @@ class Retrieval:
             live=self.catalogue.height,
         )
         if joined:
-            held = self.vectors(modality)
-            held = held.with_columns(self.places.of(held["listing_id"]))
-            return blocking.join_frame(asking, held, k, floor)
+            ids, vectors = self.every(modality)
+            return blocking.join_ordered(asking, self.places.of(ids), vectors, k, floor)
         held = self.vectors(modality, self.places.ids.gather(asking))
         with open_index(run.settings) as index:
             index.ensure(modality, version(run.settings, modality))
