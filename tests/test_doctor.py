@@ -11,7 +11,7 @@ import pytest
 from polars.testing import assert_frame_equal
 from typer.testing import CliRunner
 
-from sosie import doctor, features, pipeline, tables
+from sosie import doctor, features, pipeline, rebuild, tables
 from sosie import settings as config
 from sosie.cli import app
 from sosie.doctor import stores
@@ -257,7 +257,7 @@ def test_nothing_takes_a_lost_table_for_an_empty_one(
     lose(settings)
     for going_on in (
         lambda: pipeline.run_all(pipeline.Run.of(HOUR, settings=settings)),
-        lambda: pipeline.rebuild(settings),
+        lambda: rebuild.in_place(settings),
         lambda: upkeep(settings),
     ):
         with pytest.raises(TerminalError, match=rf"Table {table} is gone from .* Restore its folder from a backup\."):

@@ -30,7 +30,7 @@ from sosie.index.client import MilvusCalls, among
 from sosie.index.profiles import PROFILES, index_params, profile_for
 from sosie.index.rows import NEIGHBOURS
 from sosie.lake import Written
-from sosie.tables import DIM, VECTOR
+from sosie.tables import DIM
 
 AWKWARD = ["it's", 'a "quoted" one', "back\\slash", "new\nline", "{braces}", "ünï 漢字 🙂", "a','b", " space ", "%_"]
 
@@ -141,14 +141,11 @@ def test_search_leaves_out_the_query_itself_and_what_is_too_far(index: VectorInd
 
 def test_rebuild_makes_the_collection_equal_to_the_lake(index: VectorIndex) -> None:
     rng = np.random.default_rng(2)
-    vectors = unit(rng, 30)
-    rows = pl.DataFrame(
-        {"listing_id": [f"r{i}" for i in range(30)], "vector": pl.Series(vectors.tolist(), dtype=VECTOR)}
-    )
-    assert index.rebuild_from("text", "model2", rows) == Written(inserted=30)
-    assert index.rebuild_from("text", "model2", rows.slice(10)) == Written(unchanged=20, deleted=10)
+    ids, vectors = pl.Series([f"r{i}" for i in range(30)]), unit(rng, 30)
+    assert index.rebuild_from("text", "model2", ids, vectors) == Written(inserted=30)
+    assert index.rebuild_from("text", "model2", ids[10:], vectors[10:]) == Written(unchanged=20, deleted=10)
     assert index.count("text", version="model2") == 20
-    assert index.rebuild_from("text", "model2", rows.head(0)) == Written(deleted=20)
+    assert index.rebuild_from("text", "model2", ids[:0], vectors[:0]) == Written(deleted=20)
 
 
 def test_the_alias_moves_only_on_purpose_and_guards_its_collection(index: VectorIndex) -> None:

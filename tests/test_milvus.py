@@ -78,7 +78,7 @@ def test_an_hour_over_one_that_was_never_filled_is_refused(ran: Settings) -> Non
     land(ran.landing, hour, *rows)
     with pytest.raises(IndexOutOfStep, match=rf"holds no text vectors, and {held} listings .* `sosie rebuild`"):
         pipeline.run_all(pipeline.Run.of(hour, settings=ran))
-    pipeline.rebuild(ran)
+    rebuild.in_place(ran)
     pipeline.run_all(pipeline.Run.of(hour, settings=ran))
     with open_index(ran) as index:
         assert index.count("text") == held + 20

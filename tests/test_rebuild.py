@@ -447,7 +447,7 @@ def test_a_home_moves_to_the_models_without_a_transformer(market: Path, tmp_path
     with pytest.raises(SettingsError, match="Run `sosie rebuild`"):
         run(home, market, second, models=light)
     settings = load(home=home, landing=market / "landing", models=light)
-    pipeline.rebuild(settings)
+    rebuild.in_place(settings)
     lake = Lake(settings.lake_uri)
     ids = lake.read(tables.LISTINGS, ~pl.col("is_deleted"))["listing_id"].to_list()
     view = view_name("text", registry.versions_of(light)["text"])

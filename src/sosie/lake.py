@@ -6,7 +6,7 @@ Every write is checked against its table, and makes no commit when it says nothi
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from datetime import datetime
 from functools import reduce
 from pathlib import Path
@@ -59,6 +59,10 @@ class Written:
     def rows(self) -> int:
         """Rows that really changed."""
         return self.inserted + self.updated + self.deleted
+
+    def __add__(self, other: "Written") -> "Written":
+        mine, more = astuple(self), astuple(other)
+        return Written(*(one + another for one, another in zip(mine, more, strict=True)))
 
 
 class Delta(DeltaTable):

@@ -33,9 +33,9 @@ def rebuild(
             return
         chosen = _by(engine)
         if models is None:
-            from sosie import pipeline
+            from sosie.rebuild import in_place
 
-            out.print(listed(pipeline.rebuild(chosen)), highlight=False)
+            out.print(listed(in_place(chosen)), highlight=False)
         else:
             _second(chosen, models, compare)
 

@@ -24,7 +24,7 @@ from sosie.lake import Written
 from sosie.locks import exclusive
 from sosie.settings import Settings
 from sosie.tables import DIM, MODALITIES, Modality
-from sosie.vectors import Vectors, matrix
+from sosie.vectors import Picked, Vectors
 
 _ID, _VECTOR = "listing_id", "vector"
 _INDEX_SECONDS = 6 * 3_600.0
@@ -280,16 +280,18 @@ class VectorIndex:
             raise IndexOutOfStep(f"{left} of {deleted} deleted listings are still in {name}. Run the step again.")
         return deleted
 
-    def rebuild_from(self, modality: Modality, version: str, rows: pl.DataFrame) -> Written:
-        """Make the collection of this version hold exactly `rows` (listing_id, vector), whatever it holds now.
+    def rebuild_from(self, modality: Modality, version: str, ids: pl.Series, vectors: Vectors | Picked) -> Written:
+        """Make the collection of this version hold exactly these ids and their vectors, whatever it holds now.
 
         The alias is left as it is. Raises as `upsert`.
         """
         self.create(modality, version)
-        ids = rows["listing_id"].to_list()
         surplus = set(self.ids(modality, version=version)) - set(ids)
-        written = self.exchange(modality, ids, matrix(rows), sorted(surplus), version=version)
-        self.fit(modality, version, rows.height)
+        written = self.delete(modality, sorted(surplus), version=version)
+        for start in range(0, len(ids), CLUSTER_BATCH):
+            part = slice(start, start + CLUSTER_BATCH)
+            written += self.upsert(modality, ids[part].to_list(), vectors[part], version=version)
+        self.fit(modality, version, len(ids))
         return written
 
     # Reads

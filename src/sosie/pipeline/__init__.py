@@ -11,7 +11,6 @@ from sosie.pipeline.follow import follow
 from sosie.pipeline.ingest import detect_changes, validate
 from sosie.pipeline.match import match, upsert_vectors
 from sosie.pipeline.publish import alert, alert_deadline, alert_failure, manifest, publish_features, report
-from sosie.pipeline.rebuild import rebuild
 from sosie.pipeline.run import Counts, Run, left_behind, run_alone
 from sosie.pipeline.veto import heed, part
 
@@ -32,7 +31,6 @@ __all__ = [
     "match",
     "part",
     "publish_features",
-    "rebuild",
     "report",
     "run_all",
     "shards",

@@ -157,21 +157,29 @@ def made(lake: Lake, modality: Modality, stamp: str, column: str, values: pl.Ser
 
 
 def with_vectors(lake: Lake, modality: Modality, stamp: str, rows: pl.DataFrame) -> pl.DataFrame:
-    """The same rows, in their order, with `vector`.
+    """The same rows of the modality's table, in their order, with `vector`."""
+    return next(in_parts(lake, modality, stamp, rows, rows.height), rows.with_columns(vector=pl.lit(None, VECTOR)))
+
+
+def in_parts(lake: Lake, modality: Modality, stamp: str, rows: pl.DataFrame, size: int) -> Iterator[pl.DataFrame]:
+    """`with_vectors` of `size` rows at a time, for so many that the vectors of all would fill the memory.
 
     Vectors are most of the table and can't be skipped one by one, so where they have to be read they are looked for
     where the rows lie that were made at the time of these: what an hour embedded is a file of its own.
     """
     if rows.is_empty():
-        return rows.with_columns(vector=pl.lit(None, VECTOR))
+        return
     key = ["listing_id", "content_hash", "event_timestamp"]
     created, worth = rows["created_timestamp"], []
     if not created.null_count():
         worth.append(pl.col("created_timestamp").is_between(created.min(), created.max()))
-    # Filtered, not gathered: that would first copy all vectors into one piece.
+    held = lake.mapped(EMBEDDINGS[modality], *worth, columns=[*key, "vector"], embedding_version=stamp)
     asked = pl.col("listing_id").is_in(rows["listing_id"].implode())
-    held = lake.mapped(EMBEDDINGS[modality], *worth, columns=[*key, "vector"], embedding_version=stamp).filter(asked)
-    return rows.join(held, on=key, how="left", maintain_order="left")
+    places = held.select(*key, row=pl.int_range(pl.len())).filter(asked)
+    vectors = Picked.of(held["vector"], rows.join(places, on=key, how="left", maintain_order="left")["row"])
+    for start in range(0, rows.height, size):
+        part = pl.Series(vectors[start : start + size]).cast(VECTOR)
+        yield rows[start : start + size].with_columns(vector=part)
 
 
 def latest(lake: Lake, modality: Modality, stamp: str, listing_ids: pl.Series) -> pl.DataFrame:
@@ -191,7 +199,7 @@ def newest(lake: Lake, modality: Modality, stamp: str, listing_ids: pl.Series) -
 
 def current(lake: Lake, modality: Modality, stamp: str, listings: pl.DataFrame) -> pl.DataFrame:
     """listing_id, vector of those among `listings` that live and have the modality, by the content they have now."""
-    live = _with_content(modality, listings)
+    live = _contents(modality, listings)
     if live.height >= MANY:
         ids, vectors = located(lake, modality, stamp, listings)
         return frame(ids, vectors[:])
@@ -201,13 +209,13 @@ def current(lake: Lake, modality: Modality, stamp: str, listings: pl.DataFrame) 
 
 def located(lake: Lake, modality: Modality, stamp: str, listings: pl.DataFrame) -> tuple[pl.Series, Picked]:
     """`current` of many: ids, in order, and their vectors, which stay in the lake's mapped files until asked for."""
-    live = _with_content(modality, listings)
+    live = _contents(modality, listings)
     held = lake.mapped(EMBEDDINGS[modality], columns=[*live.columns, "vector"], embedding_version=stamp)
     rows = _of_now(live, held.select(*live.columns, row=pl.int_range(pl.len())))
     return rows["listing_id"], Picked.of(held["vector"], rows["row"])
 
 
-def _with_content(modality: Modality, listings: pl.DataFrame) -> pl.DataFrame:
+def _contents(modality: Modality, listings: pl.DataFrame) -> pl.DataFrame:
     """listing_id, content_hash of those that live and have the modality, in order of ids."""
     hash_ = pl.col(f"{modality}_hash")
     live = listings.filter(~pl.col("is_deleted"), hash_.is_not_null())

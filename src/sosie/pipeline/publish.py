@@ -10,11 +10,11 @@ from sosie import alerts, faults
 from sosie.artifacts import Artifact
 from sosie.errors import SettingsError
 from sosie.lake import Lake
-from sosie.pipeline.embed import latest, version
+from sosie.pipeline.embed import in_parts, latest, newest, version
 from sosie.pipeline.ingest import changes, thumbnails
 from sosie.pipeline.run import Counts, Run, Tally, log, step
 from sosie.settings import Settings
-from sosie.tables import DECISIONS, LISTINGS, MODALITIES, RUNS, Modality
+from sosie.tables import DECISIONS, EMBEDDINGS, LISTINGS, MODALITIES, RUNS, Modality
 from sosie.validation import docs
 
 
@@ -56,13 +56,17 @@ def publish_features(run: Run, tally: Tally) -> None:
     tally(text_rows=published["text"], image_rows=published["image"], decision_rows=published["decisions"])
 
 
-def publish_vectors(settings: Settings, lake: Lake, modality: Modality, stamp: str, listing_ids: pl.Series) -> None:
-    """Write the vectors of one version to the online store, for whoever is to use it from the switch on."""
+def publish_vectors(settings: Settings, lake: Lake, modality: Modality, stamp: str, listing_ids: pl.Series) -> int:
+    """Write the newest vectors of one version to the online store, some at a time; returns how many it lacked."""
     from sosie import features
 
-    vectors = latest(lake, modality, stamp, listing_ids)
-    text, image = (vectors if modality == name else vectors.clear() for name in MODALITIES)
-    features.publish(settings, text, image, DECISIONS.schema.to_frame())
+    written = 0
+    rows = newest(lake, modality, stamp, listing_ids)
+    for part in in_parts(lake, modality, stamp, rows, settings.rebuild.chunk):
+        vectors = part.select(*EMBEDDINGS[modality].columns)
+        text, image = (vectors if modality == name else vectors.clear() for name in MODALITIES)
+        written += features.publish(settings, text, image, DECISIONS.schema.to_frame())[modality]
+    return written
 
 
 @step

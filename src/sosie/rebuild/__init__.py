@@ -1,5 +1,7 @@
 """Another embedding version beside the one that is served: built, compared, switched to, and gone back from.
 
+Or the served one made again in its place (`in_place`).
+
     <home>/registry/second.json    what is being built or stands ready, with its progress; hours write it too
     <home>/registry/live.json      what is served (see `sosie.registry`); its rename is the moment of a switch
     <home>/registry/switch.lock    shared by the steps of hours, held alone by a switch
@@ -15,7 +17,8 @@ The order of a switch, and what a crash after each leaves:
 
 from sosie.rebuild.build import build
 from sosie.rebuild.comparison import compare
+from sosie.rebuild.inplace import in_place
 from sosie.rebuild.switch import serve
 from sosie.rebuild.target import PACKAGED, Target, abandon, progress, second
 
-__all__ = ["PACKAGED", "Target", "abandon", "build", "compare", "progress", "second", "serve"]
+__all__ = ["PACKAGED", "Target", "abandon", "build", "compare", "in_place", "progress", "second", "serve"]

@@ -20,17 +20,19 @@ _LOCK_SECONDS = 600.0
 
 
 def with_content(lake: Lake, modality: Modality) -> pl.DataFrame:
-    """Live listings that have the modality, as tables.LISTINGS."""
-    return lake.read(LISTINGS, ~pl.col("is_deleted"), pl.col(f"{modality}_hash").is_not_null())
+    """Live listings that have the modality: listing_id, is_deleted and its hash."""
+    hash_ = f"{modality}_hash"
+    wanted = ~pl.col("is_deleted"), pl.col(hash_).is_not_null()
+    return lake.read(LISTINGS, *wanted, columns=["listing_id", "is_deleted", hash_])
 
 
 def without_vector(lake: Lake, settings: Settings, modality: Modality) -> pl.DataFrame:
-    """Live listings whose content has no vector under the models of `settings`, equal content together."""
-    return lacking(lake, settings, modality).sort(f"{modality}_hash", "listing_id").collect()
+    """Live listings whose content has no vector under the models of `settings`; equal content together."""
+    return lacking(lake, settings, modality).select(EMBEDDED).sort(f"{modality}_hash", "listing_id").collect()
 
 
 def lacking(lake: Lake, settings: Settings, modality: Modality) -> pl.LazyFrame:
-    """The same lazily, in no order."""
+    """The same lazily, in no order, as tables.LISTINGS."""
     hash_ = f"{modality}_hash"
     held = (
         lake.scan(EMBEDDINGS[modality])

@@ -5,13 +5,14 @@ import polars as pl
 from sosie import features, fence
 from sosie.index import VectorIndex, open_index
 from sosie.lake import Lake
-from sosie.pipeline.embed import current, embed_listings, latest, version
+from sosie.pipeline.embed import embed_listings, located, version
+from sosie.pipeline.publish import publish_vectors
 from sosie.pipeline.run import Run, Tally, step
 from sosie.rebuild import second
 from sosie.rebuild.instep import astray, bring, under_way, with_content, without_vector
 from sosie.settings import Settings
-from sosie.tables import DECISIONS, IMAGE_EMBEDDINGS, LISTINGS, MODALITIES, PAIRS, Modality
-from sosie.vectors import matrix
+from sosie.tables import DECISIONS, EMBEDDINGS, IMAGE_EMBEDDINGS, LISTINGS, MODALITIES, PAIRS, Modality
+from sosie.vectors import Picked
 
 
 @step
@@ -47,7 +48,7 @@ def _index(run: Run, index: VectorIndex, modality: Modality, busy: pl.Series) ->
     index.create(modality, stamp)
     lost = astray(lake, settings, index, modality)
     lost = lost.filter(~lost.is_in(busy.implode()))
-    mended = _mend(settings, index, modality, current(lake, modality, stamp, live), lost, busy)
+    mended = _mend(settings, index, modality, *located(lake, modality, stamp, live), lost, busy)
     if index.version(modality) != stamp:
         index.promote(modality, stamp)
     index.fit(modality, stamp, live.height)
@@ -62,14 +63,22 @@ def _index(run: Run, index: VectorIndex, modality: Modality, busy: pl.Series) ->
 
 
 def _mend(
-    settings: Settings, index: VectorIndex, modality: Modality, vectors: pl.DataFrame, lost: pl.Series, busy: pl.Series
+    settings: Settings,
+    index: VectorIndex,
+    modality: Modality,
+    ids: pl.Series,
+    vectors: Picked,
+    lost: pl.Series,
+    busy: pl.Series,
 ) -> int:
-    """The served collection, which nobody else writes meanwhile: so the lake's `vectors` are read once, for all."""
-    stamp, kept = version(settings, modality), vectors.filter(~pl.col("listing_id").is_in(busy.implode()))
-    gone = lost.filter(~lost.is_in(kept["listing_id"].implode())).to_list()
-    parts = kept.iter_slices(settings.rebuild.chunk)
-    put = (index.exchange(modality, part["listing_id"].to_list(), matrix(part), [], version=stamp) for part in parts)
-    return sum(written.rows for written in put) + index.delete(modality, gone, version=stamp).rows
+    """The served collection, which nobody else writes meanwhile: so the lake's vectors are located once, for all."""
+    stamp, rows = version(settings, modality), (~ids.is_in(busy.implode())).arg_true().cast(pl.Int64)
+    kept = ids.gather(rows)
+    moved = index.delete(modality, lost.filter(~lost.is_in(kept.implode())).to_list(), version=stamp).rows
+    for start in range(0, len(rows), settings.rebuild.chunk):
+        part = slice(start, start + settings.rebuild.chunk)
+        moved += index.upsert(modality, kept[part].to_list(), vectors[rows[part].to_numpy()], version=stamp).rows
+    return moved
 
 
 def _mend_second(lake: Lake, settings: Settings, index: VectorIndex, modality: Modality, busy: pl.Series) -> int:
@@ -97,18 +106,16 @@ def _orphans(lake: Lake, run_id: str) -> int:
 def _online(run: Run) -> dict[str, int]:
     """Write decisions and live vectors that the online store lacks or holds otherwise; remove those of what is gone."""
     settings, lake = run.settings, run.lake
+    mended = 0
+    for modality in MODALITIES:
+        ids = with_content(lake, modality)["listing_id"]
+        mended += publish_vectors(settings, lake, modality, version(settings, modality), ids)
     told = lake.read(DECISIONS).sort("event_timestamp", "created_timestamp").unique("listing_id", keep="last")
-    vectors = {
-        modality: latest(lake, modality, version(settings, modality), with_content(lake, modality)["listing_id"])
-        for modality in MODALITIES
-    }
-    put = features.publish(settings, vectors["text"], vectors["image"], told)
+    text, image = (EMBEDDINGS[modality].schema.to_frame() for modality in MODALITIES)
+    mended += features.publish(settings, text, image, told)["decisions"]
     listings = lake.read(LISTINGS, columns=["listing_id", "is_deleted", "image_hash"])
     dead = listings.filter("is_deleted")["listing_id"]
     bare = listings.filter(~pl.col("is_deleted"), pl.col("image_hash").is_null())["listing_id"]
     once = lake.lookup(IMAGE_EMBEDDINGS, "listing_id", bare, columns=["listing_id"])["listing_id"].unique()
-    removed = features.forget(settings, dead) + features.forget(settings, once, ["image"])
-    return {
-        "online_decisions": told.height,
-        "online_mended": put["text"] + put["image"] + put["decisions"] + removed,
-    }
+    mended += features.forget(settings, dead) + features.forget(settings, once, ["image"])
+    return {"online_decisions": told.height, "online_mended": mended}

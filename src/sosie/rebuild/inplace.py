@@ -1,39 +1,38 @@
-"""The index made again from the lake."""
-
-import polars as pl
+"""The index made again from the lake, under the models that are served, while hours wait."""
 
 from sosie import integrity
 from sosie.fence import alone
 from sosie.index import open_index
 from sosie.lake import Lake
 from sosie.locks import exclusive
-from sosie.pipeline.embed import current, embed_listings, version
+from sosie.pipeline.embed import embed_listings, located, version
 from sosie.pipeline.publish import publish_vectors
 from sosie.pipeline.run import Counts, log
+from sosie.rebuild.instep import with_content, without_vector
 from sosie.settings import Settings
-from sosie.tables import LISTINGS, MODALITIES, Modality
+from sosie.tables import MODALITIES, Modality
 
 
-def rebuild(settings: Settings) -> Counts:
+def in_place(settings: Settings) -> Counts:
     """Make the index hold exactly the live catalogue under the models' versions, and have searches use it.
 
     Listings that have no vector under these versions are embedded first; the others cost no model call. Both
     collections are whole before the first alias moves, and where it moves from another version the online store has
-    the vectors before. Hours wait meanwhile. Pairs stay as they are.
+    the vectors before. Hours wait meanwhile. Pairs stay as they are. Memory is that of ids and of `rebuild.chunk`
+    listings.
     """
     lake, counts = Lake(settings.lake_uri), Counts()
     integrity.check(lake)
     embedded = _by_ray(lake, settings) if settings.rebuild.engine == "ray" else {}
     with alone(settings), open_index(settings) as index:
-        live = lake.read(LISTINGS, ~pl.col("is_deleted"))
         for modality in MODALITIES:
-            stamp = version(settings, modality)
-            with_content = live.drop_nulls(f"{modality}_hash")
-            spread = embedded.get(modality, 0)
-            _, _, computed = embed_listings(lake, settings, modality, with_content, "rebuild")
-            written = index.rebuild_from(modality, stamp, current(lake, modality, stamp, live))
+            stamp, computed = version(settings, modality), embedded.get(modality, 0)
+            for part in without_vector(lake, settings, modality).iter_slices(settings.rebuild.chunk):
+                computed += embed_listings(lake, settings, modality, part, "rebuild")[2]
+            live = with_content(lake, modality)
+            written = index.rebuild_from(modality, stamp, *located(lake, modality, stamp, live))
             counts |= {
-                f"{modality}_computed": spread + computed,
+                f"{modality}_computed": computed,
                 f"{modality}_mended": written.rows,
                 f"{modality}_held": index.count(modality, version=stamp),
             }
@@ -41,8 +40,7 @@ def rebuild(settings: Settings) -> Counts:
         for modality in MODALITIES:
             stamp = version(settings, modality)
             if index.version(modality) not in (None, stamp):
-                for part in live.drop_nulls(f"{modality}_hash").iter_slices(settings.rebuild.chunk):
-                    publish_vectors(settings, lake, modality, stamp, part["listing_id"])
+                publish_vectors(settings, lake, modality, stamp, with_content(lake, modality)["listing_id"])
             index.promote(modality, stamp)
     return counts
 
