@@ -6,6 +6,7 @@
     python benchmarks/million.py --listings 5000000 --against 100000
     python benchmarks/million.py --milvus standalone         # over Milvus' standalone server (sosie.bench.standalone)
     python benchmarks/million.py --airflow                   # each hour a run of dedup_hourly, by Airflow's scheduler
+    python benchmarks/million.py --upkeep                    # then `sosie upkeep`, which fills the online store as well
 
 Runs the same hours over a catalogue of --listings and over one of --against, by default a tenth. What is O(changed) has
 a ratio of 1 between them, what reads the catalogue one of up to theirs; that is the figure of each step in the last
@@ -27,11 +28,12 @@ import os
 import resource
 import shutil
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -40,6 +42,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+import psutil  # type: ignore[import-untyped,unused-ignore]
 
 from sosie import blocking, neighbours, pipeline, spellings
 from sosie.bench import standalone
@@ -338,6 +341,30 @@ exec(compile(Path({dag!r}).read_text(), __file__, "exec"))
 '''
 
 
+def upkept(settings: Settings) -> dict[str, float]:
+    """Seconds and peak memory, MiB, of `sosie upkeep` as a process of its own."""
+    given: dict[str, object] = {
+        "HOME": settings.home,
+        "LANDING": settings.landing,
+        "BLOCKING__LEXICAL_NEIGHBOURS": settings.blocking.lexical_neighbours,
+        "MILVUS_TIMEOUT_SECONDS": settings.milvus_timeout_seconds,
+    }
+    if settings.milvus_uri:
+        given["MILVUS_URI"] = settings.milvus_uri
+    more = {f"SOSIE_{name}": str(value) for name, value in given.items()}
+    command, started, peak = (str(Path(sys.executable).with_name("sosie")), "upkeep"), time.perf_counter(), 0
+    with subprocess.Popen(command, env={**os.environ, **more}, stdout=sys.stderr) as process:
+        about = psutil.Process(process.pid)
+        # Looked at, as what the system says of a child's peak is at least its parent's.
+        while process.poll() is None:
+            with suppress(psutil.NoSuchProcess):
+                peak = max(peak, about.memory_info().rss)
+            time.sleep(0.1)
+    if process.returncode:
+        raise SystemExit("sosie upkeep failed: what it says stands above")
+    return {"seconds": round(time.perf_counter() - started, 1), "peak_mib": peak >> 20}
+
+
 def simulated(listings: int, options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     """Seed a catalogue, run the hours, tell the last hour and what the stores take."""
     home = (options.keep or scratch) / f"{listings}-{options.milvus}"
@@ -361,6 +388,7 @@ def simulated(listings: int, options: argparse.Namespace, scratch: Path) -> dict
             run = pipeline.Run.of(f"{FIRST + timedelta(hours=number):%Y-%m-%dT%H}", settings=settings)
             hours.append(hour(run, market, listings + number * options.new, options.new, options.updates, work))
             told(f"{listings:,} listings, hour {run.id}: {hours[-1]}")
+        kept = {"upkeep": upkept(settings)} if options.upkeep else {}
     sizes = {
         table.name: sum(file.stat().st_size for file in Path(lake.path(table)).rglob("*") if file.is_file())
         for table in (LISTINGS, TEXT_EMBEDDINGS, NEIGHBOURS, PAIRS)
@@ -372,6 +400,7 @@ def simulated(listings: int, options: argparse.Namespace, scratch: Path) -> dict
         "middle_seconds": round(statistics.median(hour["seconds"] for hour in hours[1:]), 1),
         "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
         "largest_child_peak_mib": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024,
+        **kept,
         "bytes_a_listing": {name: round(size / listings, 1) for name, size in sizes.items()},
     }
 
@@ -386,6 +415,7 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="fill the stores here where they aren't yet, and run hours on a copy")
     parser.add_argument("--milvus", choices=("embedded", "standalone"), default="embedded", help="of both catalogues")
     parser.add_argument("--airflow", action="store_true", help="run the hours by Airflow's scheduler")
+    parser.add_argument("--upkeep", action="store_true", help="tell what upkeep takes after the hours")
     parser.add_argument("--json", type=Path, help="also write it here")
     options = parser.parse_args()
     if options.hours < 2:

@@ -446,7 +446,7 @@ def test_a_home_moves_to_the_models_without_a_transformer(market: Path, tmp_path
     run(home, market, first)
     with pytest.raises(SettingsError, match="Run `sosie rebuild`"):
         run(home, market, second, models=light)
-    settings = load(home=home, landing=market / "landing", models=light)
+    settings = load(home=home, landing=market / "landing", models=light, rebuild={"chunk": 7})
     rebuild.in_place(settings)
     lake = Lake(settings.lake_uri)
     ids = lake.read(tables.LISTINGS, ~pl.col("is_deleted"))["listing_id"].to_list()

@@ -31,10 +31,10 @@ OLD = time.time() - 90 * 86_400
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
-    """Two hours of a small marketplace; the index's server stays up."""
+    """Two hours of a small marketplace, of which upkeep holds a few listings at a time; the index's server stays up."""
     market, home = tmp_path_factory.mktemp("market"), tmp_path_factory.mktemp("home")
     write(market, Marketplace(listings=60, hours=2, seed=5, with_pictures=False))
-    given = load(home=home, landing=market / "landing", upkeep={"retention_hours": 0})
+    given = load(home=home, landing=market / "landing", upkeep={"retention_hours": 0}, rebuild={"chunk": 7})
     with server.serve(given):
         for hour in sorted(place.name for place in (market / "landing").glob("*T*")):
             pipeline.run_all(pipeline.Run.of(hour, settings=given))
