@@ -18,8 +18,8 @@ def in_place(settings: Settings) -> Counts:
 
     Listings that have no vector under these versions are embedded first; the others cost no model call. Both
     collections are whole before the first alias moves, and where it moves from another version the online store has
-    the vectors before. Hours wait meanwhile. Pairs stay as they are. Memory is that of ids, of titles that have no vector
-    yet, and of some thousand vectors.
+    the vectors before. Hours wait meanwhile. Pairs stay as they are. Memory is that of ids, of titles that have no
+    vector yet, and of some thousand vectors.
     """
     lake, counts = Lake(settings.lake_uri), Counts()
     integrity.check(lake)
