@@ -309,9 +309,14 @@ class VectorIndex:
 
     def ids(self, modality: Modality, *, version: str | None = None) -> Iterator[str]:
         """Every id held, in no order."""
-        pages = self._milvus.call(
-            "query_iterator", self._name(modality, version), batch_size=10 * BATCH, output_fields=[_ID]
-        )
+        name = self._name(modality, version)
+        if self._embedded:  # where each page would cost a look at the whole collection
+            every = self._milvus.call(
+                "query", name, filter=f'{_ID} >= ""', output_fields=[_ID], consistency_level="Strong"
+            )
+            yield from (row[_ID] for row in every)
+            return
+        pages = self._milvus.call("query_iterator", name, batch_size=10 * BATCH, output_fields=[_ID])
         try:
             while page := pages.next():
                 yield from (row[_ID] for row in page)
