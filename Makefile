@@ -15,6 +15,7 @@ ifneq ($(PYTHONDONTWRITEBYTECODE),)
 export PYTHONPYCACHEPREFIX ?= $(CURDIR)/$(VENV)/compiled
 unexport PYTHONDONTWRITEBYTECODE
 endif
+UV := $(VENV)/.uv-$(UV_VERSION)
 STAMP := $(VENV)/.installed-$(shell cat requirements.lock pyproject.toml 2>/dev/null | cksum | cut -d' ' -f1)
 
 .PHONY: help setup demo train evaluate test check docs airflow lock clean
@@ -24,11 +25,14 @@ help:  ## List the targets
 
 setup: $(STAMP)  ## Make .venv with exactly what requirements.lock pins
 
-$(STAMP): requirements.lock pyproject.toml
+$(UV):
 	@command -v $(PYTHON) >/dev/null || { echo "Sosie needs $(PYTHON) on the PATH; set PYTHON=/path/to/python3.11"; exit 1; }
-	@echo "==> making $(VENV) (about 2.7 GB with torch)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	@touch $@
+
+$(STAMP): requirements.lock pyproject.toml | $(UV)
+	@echo "==> filling $(VENV) (about 2.7 GB with torch)"
 	@$(BIN)/uv pip install --python $(BIN)/python $(FIND_LINKS) -r requirements.lock
 	@$(BIN)/uv pip install --python $(BIN)/python --quiet --no-deps -e .
 	@rm -f $(VENV)/.installed-* && touch $@
@@ -58,7 +62,7 @@ airflow: setup  ## Serve the Airflow UI until Ctrl-C: over the demo's runs, or t
 	  [ -n "$$SOSIE_LANDING" ] || [ ! -d $$SOSIE_HOME/marketplace ] || export SOSIE_LANDING=$$SOSIE_HOME/marketplace/landing; \
 	  $(BIN)/python -m sosie.airflow.stack
 
-lock: $(BIN)/python  ## Pin the newest versions that fit pyproject.toml
+lock: $(UV)  ## Pin the newest versions that fit pyproject.toml
 	@$(BIN)/uv pip compile pyproject.toml --all-extras $(FIND_LINKS) --upgrade --quiet --no-header --no-annotate \
 	  --python-version 3.11 | sed -e 's/+cpu//' -e "s/^milvus==.*/& ; platform_machine == 'x86_64'/" > requirements.lock
 
