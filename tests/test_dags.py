@@ -1,6 +1,7 @@
 """Every DAG file parses in real Airflow, keeps the house rules, and imports nothing heavy."""
 
 import os
+import pkgutil
 import subprocess
 import sys
 import time
@@ -100,6 +101,21 @@ def test_retries_and_deadline(hourly: Any) -> None:
     (alert,) = hourly.deadline if isinstance(hourly.deadline, list) else [hourly.deadline]
     assert alert.interval == timedelta(minutes=50)
     assert alert.callback.path == "sosie.airflow.bridge.alert_missed_deadline"
+
+
+@pytest.mark.parametrize("executor", ["LocalExecutor", "CeleryExecutor", "KubernetesExecutor"])
+def test_only_executors_that_run_callbacks_are_given_a_deadline(
+    airflow_home: Path, monkeypatch: pytest.MonkeyPatch, executor: str
+) -> None:
+    """Airflow's scheduler dies of a callback that its default executor can't run."""
+    from airflow.executors.executor_loader import ExecutorLoader
+
+    from sosie.airflow import bridge
+
+    runs_callbacks = pkgutil.resolve_name(ExecutorLoader.executors[executor]).supports_callbacks
+    for default in (executor, f"{executor},KubernetesExecutor", ExecutorLoader.executors[executor]):
+        monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", default)
+        assert (bridge.deadline() is not None) == runs_callbacks
 
 
 def test_assets_follow_the_tables(hourly: Any) -> None:

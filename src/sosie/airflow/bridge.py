@@ -22,6 +22,7 @@ from airflow.sdk import (  # type: ignore[attr-defined]  # its stub leaves out w
     SyncCallback,
     get_current_context,
 )
+from airflow.sdk.configuration import conf
 
 from sosie import hours
 from sosie.airflow import INDEX_POOL as INDEX_POOL
@@ -63,11 +64,18 @@ def schedule() -> CronDataIntervalTimetable | None:
     return None if cron.lower() == "none" else CronDataIntervalTimetable(cron, timezone="UTC")
 
 
-def deadline(minutes: float | None = None) -> DeadlineAlert:
+_RUN_CALLBACKS = ("LocalExecutor", "CeleryExecutor")
+
+
+def deadline(minutes: float | None = None) -> DeadlineAlert | None:
     """Alerts once when a run isn't finished `minutes` (`SOSIE_DEADLINE_MINUTES`, default 50) after it was queued.
 
-    The scheduler notices and the executor runs the callback, so this needs no triggerer.
+    The scheduler notices and the default executor runs the callback, so this needs no triggerer. None where that
+    executor runs no callbacks, as on Kubernetes: the scheduler would die of the first late run, each time it starts.
     """
+    default = str(conf.get("core", "executor")).split(",")[0].strip()
+    if not default.endswith(_RUN_CALLBACKS):
+        return None
     minutes = float(os.environ.get("SOSIE_DEADLINE_MINUTES", "50")) if minutes is None else minutes
     return DeadlineAlert(
         reference=DeadlineReference.DAGRUN_QUEUED_AT,
@@ -227,7 +235,7 @@ def run_url() -> str:
 
 
 def _url(dag_run: Any) -> str:
-    base = os.environ.get("AIRFLOW__API__BASE_URL", "").rstrip("/")
+    base = str(conf.get("api", "base_url", fallback=None) or "").rstrip("/")
     id_ = _field(dag_run, "dag_run_id") or _field(dag_run, "run_id")
     return f"{base}/dags/{_field(dag_run, 'dag_id')}/runs/{quote(str(id_))}" if base else ""
 
