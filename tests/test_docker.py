@@ -3,7 +3,10 @@
 No engine runs here: an image is not built, a container not started.
 """
 
+import json
+import pkgutil
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ COMPOSE = yaml.safe_load((DOCKER / "compose.yaml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 DOCKERFILE = (DOCKER / "Dockerfile").read_text()
 INSTRUCTIONS = re.findall(r"^([A-Z]+) (.*?)(?<!\\)$", DOCKERFILE, flags=re.MULTILINE | re.DOTALL)
+OPERATIONS = (PROJECT / "docs" / "operations.md").read_text()
 OURS = [name for name, service in SERVICES.items() if "build" in service]
 
 
@@ -71,7 +75,7 @@ def test_a_service_is_whole(name: str) -> None:
 
 
 def test_feeds_write_where_the_documented_folder_is_mounted() -> None:
-    made = re.findall(r"mkdir -p docker/secrets (\w+)", (DOCKER.parent / "docs" / "operations.md").read_text())
+    made = re.findall(r"mkdir -p docker/secrets (\w+)", OPERATIONS)
     mounts = {mount for name in OURS for mount in SERVICES[name]["volumes"] if ":/landing" in mount}
     assert mounts == {f"${{LANDING:-../{made[0]}}}:/landing"}, "and replays are written there"
 
@@ -183,9 +187,42 @@ def test_the_image_holds_compiled_modules() -> None:
     assert {"src", "dags", "plugins"} <= set(compiled[1].split())
 
 
+PRIVATE = ("docker/.env", "docker/sosie.env", "docker/secrets", "landing")
+"""What an installation keeps in the checkout."""
+
+
 def test_the_image_leaves_out_what_is_secret_or_large() -> None:
     ignored = (PROJECT / ".dockerignore").read_text().splitlines()
-    assert {".git", ".venv", "var", "data", "docker/.env", "docker/secrets"} <= set(ignored)
+    assert {".git", ".venv", "var", "data", *PRIVATE} <= set(ignored)
+
+
+def test_git_takes_no_password_and_no_feed() -> None:
+    files = [f"{private}/file" if "." not in Path(private).name else private for private in PRIVATE]
+    asked = subprocess.run(["git", "check-ignore", *files], cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert asked.stdout.split() == files
+
+
+def test_passwords_are_those_of_the_installation_and_not_made_up_and_printed() -> None:
+    """Airflow makes and prints one for each user whom its file doesn't tell, and wants to write that file."""
+    server = SERVICES["airflow-apiserver"]
+    users = [
+        user.split(":")[0] for user in server["environment"]["AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS"].split(",")
+    ]
+    (told,) = re.findall(r"printf '(\{.*\})' > docker/secrets/airflow_passwords", OPERATIONS)
+    assert list(json.loads(told)) == users
+    assert server["environment"]["AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE"] in server["command"][-1]
+    helm = yaml.safe_load((DOCKER / "helm" / "airflow-values.yaml").read_text())
+    assert helm["config"]["core"]["simple_auth_manager_passwords_file"] in helm["apiServer"]["args"][-1]
+
+
+def test_helm_values_name_an_auth_manager_that_the_image_holds() -> None:
+    helm = yaml.safe_load((DOCKER / "helm" / "airflow-values.yaml").read_text())
+    assert pkgutil.resolve_name(helm["config"]["core"]["auth_manager"])
+
+
+def test_any_setting_reaches_every_component() -> None:
+    for name in OURS:
+        assert SERVICES[name]["env_file"] == [{"path": "sosie.env", "required": False}]
 
 
 def test_the_python_that_is_pinned_is_the_one_that_the_project_wants() -> None:
