@@ -15,7 +15,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 from homes import up_to_clusters
-from hypothesis import HealthCheck, Phase, given, note, seed
+from hypothesis import HealthCheck, Phase, given, seed
 from hypothesis import settings as profile
 from hypothesis import strategies as st
 from PIL import Image
@@ -38,6 +38,7 @@ IDS = [f"L{number:02d}" for number in range(14)]
 TITLES = [
     "Acme kettle 1 litre steel",
     "Acme kettle 1 l steel",
+    "\uff21cme kettle 1 l steel",  # a wide A: the same title, once it is clean
     "Acme steel kettle 1.7 litre",
     "Acme kettle 2 litre red",
     "acme KETTLE 2 l red",
@@ -302,9 +303,14 @@ def hold(base: Settings, history: list[Hour]) -> None:
     Lake(full.settings.lake_uri).append(tables.JUDGEMENTS, judged)
     run_hour(full.settings, 0)
     wanted = told(full.settings)
-    for what in wanted:
-        note(f"{what}:\n hourly {found[what]}\n full   {wanted[what]}")
-    assert [what for what in wanted if found[what] != wanted[what]] == []
+    other = [what for what in wanted if found[what] != wanted[what]]
+    assert {what: found[what] for what in other} == {what: wanted[what] for what in other}
+
+
+def test_a_title_that_is_only_written_otherwise_stays_among_those_that_are_equal(base: Settings) -> None:
+    """Such a listing counts as unchanged, so nothing that is kept of it may depend on how its title is written."""
+    plain, wide = TITLES[1:3]
+    hold(base, [Hour((Row("L00", wide), Row("L01", plain), Row("L02", TITLES[6]))), Hour((Row("L00", plain),))])
 
 
 @seed(20260105)

@@ -28,6 +28,7 @@ import polars_hash
 from sosie import phashes
 from sosie.blocking import KEYS
 from sosie.errors import TerminalError
+from sosie.listings import clean_titles
 from sosie.tables import NEIGHBOURS as TABLE
 
 DIGITS = 5
@@ -112,8 +113,13 @@ class Places:
         return rows.with_columns(self.ids.gather(rows[name]).alias(name) for name in columns)
 
     def contents(self, catalogue: pl.DataFrame, places: pl.Series, sources: Iterable[str]) -> pl.DataFrame:
-        """`CONTENTS` of some of `catalogue`, whose rows are the places; no row where one has nothing in a source."""
-        listings = catalogue[places].with_columns(number=self.numbers.gather(places))
+        """`CONTENTS` of some of `catalogue`, whose rows are the places; no row where one has nothing in a source.
+
+        By the clean title, as change detection goes: a listing whose title is only written otherwise is unchanged.
+        """
+        listings = catalogue[places].with_columns(
+            number=self.numbers.gather(places), title=clean_titles(pl.col("title"))
+        )
         parts = [
             listings.select("number", source=pl.lit(source), content_hash=CONTENT[source].cast(pl.String))
             .filter(pl.col("content_hash").str.len_chars() > 0)

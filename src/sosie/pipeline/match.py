@@ -178,6 +178,7 @@ def _recipe(run: Run, decider: Decider) -> str:
             "thresholds": thresholds,
             "embedding": [version(run.settings, modality) for modality in MODALITIES],
             "lists": list(NEIGHBOURS.columns),
+            "titles": "clean",
             "blocking": run.settings.blocking.model_dump(exclude=indifferent),
         },
         sort_keys=True,
