@@ -215,6 +215,13 @@ def located(lake: Lake, modality: Modality, stamp: str, listings: pl.DataFrame) 
     return rows["listing_id"], Picked.of(held["vector"], rows["row"])
 
 
+def among(every: tuple[pl.Series, Picked], ids: pl.Series) -> pl.DataFrame:
+    """listing_id, vector of those of `located` that are among `ids`."""
+    held, vectors = every
+    rows = held.is_in(ids.implode()).arg_true()
+    return frame(held.gather(rows), vectors[rows.cast(pl.Int64).to_numpy()])
+
+
 def _contents(modality: Modality, listings: pl.DataFrame) -> pl.DataFrame:
     """listing_id, content_hash of those that live and have the modality, in order of ids."""
     hash_ = pl.col(f"{modality}_hash")

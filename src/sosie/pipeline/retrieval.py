@@ -9,11 +9,11 @@ from sosie import blocking, lexical, neighbours, phashes, screening, spellings
 from sosie.decider.text_features import Sparse, Vocabulary
 from sosie.index import open_index
 from sosie.neighbours import Places
-from sosie.pipeline.embed import current, located, version
+from sosie.pipeline.embed import among, current, located, version
 from sosie.pipeline.run import Run, log
 from sosie.settings import Blocking
 from sosie.tables import Modality
-from sosie.vectors import Picked, frame, matrix
+from sosie.vectors import Picked, matrix
 
 Limits = dict[str, tuple[int, float]]
 
@@ -42,9 +42,7 @@ class Retrieval:
     def vectors(self, modality: Modality, ids: pl.Series) -> pl.DataFrame:
         """listing_id, vector of some live listings."""
         if modality in self._every:
-            every, held = self._every[modality]
-            rows = every.is_in(ids.implode()).arg_true()
-            return frame(every.gather(rows), held[rows.cast(pl.Int64).to_numpy()])
+            return among(self._every[modality], ids)
         asked = self._live.filter(pl.col("listing_id").is_in(ids.implode()))
         return current(self.run.lake, modality, version(self.run.settings, modality), asked)
 

@@ -10,12 +10,16 @@ import polars as pl
 from sosie import blocking, judgements, registry
 from sosie.index import open_index
 from sosie.lake import Lake
-from sosie.pipeline.embed import current, version
+from sosie.pipeline.embed import among, located, version
 from sosie.places import write_atomically
 from sosie.rebuild import measures
 from sosie.rebuild.target import Target
 from sosie.settings import Settings
 from sosie.tables import CLUSTERS, LISTINGS, MODALITIES, PAIRS, Modality
+from sosie.vectors import Picked
+
+Held = dict[Modality, tuple[pl.Series, Picked]]
+"""Ids, in order, and vectors of all live listings under one version; the vectors lie where the lake has them."""
 
 _SIDES = ["left_id", "right_id"]
 _SEED = 7
@@ -34,15 +38,20 @@ def compare(settings: Settings, target: Target) -> dict[str, Any]:
     vectors are worth and not what an index loses. Both deciders judge the same pairs among the same others.
     """
     lake, served = Lake(settings.lake_uri), target.settings(settings)
-    live = lake.read(LISTINGS, ~pl.col("is_deleted"))
-    vectors = {
-        which: {modality: current(lake, modality, version(of, modality), live) for modality in MODALITIES}
-        for which, of in (("old", settings), ("new", served))
+    columns = ["listing_id", "category", "is_deleted", *(f"{modality}_hash" for modality in MODALITIES)]
+    live = lake.read(LISTINGS, ~pl.col("is_deleted"), columns=columns)
+    old = {modality: located(lake, modality, version(settings, modality), live) for modality in MODALITIES}
+    new = {
+        modality: old[modality]
+        if (stamp := version(served, modality)) == version(settings, modality)
+        else located(lake, modality, stamp, live)
+        for modality in MODALITIES
     }
+    vectors: dict[str, Held] = {"old": old, "new": new}
     sample = live["listing_id"].sort().sample(min(settings.rebuild.compare_listings, live.height), seed=_SEED)
     near = {which: _near(held, sample, settings.rebuild.compare_neighbours) for which, held in vectors.items()}
     overlaps = {modality: measures.overlap(near["old"][modality], near["new"][modality]) for modality in MODALITIES}
-    decided = _decided(settings, lake, live, vectors, served)
+    decided = _decided(settings, lake, live.height, vectors, served)
     found: dict[str, Any] = {
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
         "old": {"id": registry.live_id(settings), "versions": registry.versions_of(settings.models)},
@@ -61,15 +70,15 @@ def compare(settings: Settings, target: Target) -> dict[str, Any]:
         "decisions": measures.agreement(*decided),
         "drift": measures.drift(*decided),
         "categories": _categories(live, vectors, overlaps),
-        "flipped": _with_titles(measures.flipped(*decided, limit=_FLIPS), live),
+        "flipped": _with_titles(lake, measures.flipped(*decided, limit=_FLIPS)),
     }
     found["concerns"] = measures.concerns(found)
     _write(folder(settings, target), found)
     return found
 
 
-def _near(held: dict[Modality, pl.DataFrame], asking: pl.Series, k: int) -> dict[Modality, pl.DataFrame]:
-    return {modality: blocking.join_frame(asking, rows, k, -1.0) for modality, rows in held.items()}
+def _near(held: Held, asking: pl.Series, k: int) -> dict[Modality, pl.DataFrame]:
+    return {modality: blocking.join_ordered(asking, *every, k, -1.0) for modality, every in held.items()}
 
 
 def _counts(settings: Settings, served: Settings, live: pl.DataFrame) -> dict[str, dict[str, int]]:
@@ -89,9 +98,7 @@ def _counts(settings: Settings, served: Settings, live: pl.DataFrame) -> dict[st
         }
 
 
-def _recall(
-    settings: Settings, lake: Lake, vectors: dict[str, dict[Modality, pl.DataFrame]]
-) -> dict[str, dict[str, Any]]:
+def _recall(settings: Settings, lake: Lake, vectors: dict[str, Held]) -> dict[str, dict[str, Any]]:
     """Share of known duplicates that either modality's neighbours propose, as many as blocking asks for."""
     judged = judgements.active(lake).filter(pl.col("verdict") == "same").select(_SIDES)
     together = measures.inside_clusters(lake.read(CLUSTERS))
@@ -104,18 +111,14 @@ def _recall(
         asking = pl.concat([pairs["left_id"], pairs["right_id"].alias("left_id")]).unique()
         shares = {}
         for which, held in vectors.items():
-            near = [blocking.join_frame(asking, held[modality], k, -1.0) for modality, k in limits.items()]
+            near = [blocking.join_ordered(asking, *held[modality], k, -1.0) for modality, k in limits.items()]
             shares[which] = measures.recalled(pairs, pl.concat(near))
         told[name] = {"pairs": pairs.height, **shares}
     return told
 
 
 def _decided(
-    settings: Settings,
-    lake: Lake,
-    live: pl.DataFrame,
-    vectors: dict[str, dict[Modality, pl.DataFrame]],
-    served: Settings,
+    settings: Settings, lake: Lake, live: int, vectors: dict[str, Held], served: Settings
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """The held pairs of whole neighbourhoods, up to a limit, decided by both."""
     from sosie.decider import mlp
@@ -131,27 +134,28 @@ def _decided(
         .head(settings.rebuild.compare_pairs)
         .select(*_SIDES, "blocked_by")
     )
-    told = []
+    asked = pl.concat([chosen["left_id"], chosen["right_id"].alias("left_id")]).unique()
+    listings, told = lake.lookup(LISTINGS, "listing_id", asked), []
     for of, held in ((settings, vectors["old"]), (served, vectors["new"])):
-        decider = mlp.load(of.decider_model, threads=of.embedding.threads).in_catalogue(live.height)
+        decider = mlp.load(of.decider_model, threads=of.embedding.threads).in_catalogue(live)
+        text, image = (among(held[modality], asked) for modality in MODALITIES)
         rules = of.decider
         told.append(
-            decider.decide(
-                chosen, live, held["text"], held["image"], match_at=rules.match_at, review_at=rules.review_at, reasons=0
-            )
+            decider.decide(chosen, listings, text, image, match_at=rules.match_at, review_at=rules.review_at, reasons=0)
         )
     return told[0], told[1]
 
 
 def _categories(
-    live: pl.DataFrame, vectors: dict[str, dict[Modality, pl.DataFrame]], overlaps: dict[Modality, pl.DataFrame]
+    live: pl.DataFrame, vectors: dict[str, Held], overlaps: dict[Modality, pl.DataFrame]
 ) -> list[dict[str, Any]]:
     """Of each category, largest first: listings, those with vectors in both versions, mean overlap of the sample."""
     rows = live.select("listing_id", category=pl.col("category").fill_null("–"))
     told = rows.group_by("category").agg(listings=pl.len())
     for modality in MODALITIES:
         for which, held in vectors.items():
-            counted = rows.join(held[modality], on="listing_id", how="semi").group_by("category")
+            ids, _ = held[modality]
+            counted = rows.filter(pl.col("listing_id").is_in(ids.implode())).group_by("category")
             told = told.join(counted.agg(pl.len().alias(f"{modality}_{which}")), on="category", how="left")
         shared = rows.join(overlaps[modality], left_on="listing_id", right_on="query_id").group_by("category")
         told = told.join(shared.agg(pl.col("overlap").mean().alias(f"{modality}_overlap")), on="category", how="left")
@@ -160,8 +164,9 @@ def _categories(
     return told.sort("listings", "category", descending=[True, False]).to_dicts()
 
 
-def _with_titles(pairs: pl.DataFrame, live: pl.DataFrame) -> list[dict[str, Any]]:
-    titles = live.select("listing_id", "title")
+def _with_titles(lake: Lake, pairs: pl.DataFrame) -> list[dict[str, Any]]:
+    asked = pl.concat([pairs["left_id"], pairs["right_id"].alias("left_id")])
+    titles = lake.lookup(LISTINGS, "listing_id", asked, columns=["listing_id", "title"])
     for side in ("left", "right"):
         pairs = pairs.join(
             titles.rename({"listing_id": f"{side}_id", "title": f"{side}_title"}), on=f"{side}_id", how="left",
