@@ -72,3 +72,14 @@ def shop(tmp_path: Path) -> Iterator[Path]:
     land(landing, "2026-01-05T00", *rows)
     with server.serve(run_of(landing, "2026-01-05T00").settings):
         yield landing
+
+
+@pytest.fixture(scope="session")
+def airflow_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Airflow writes its configuration where AIRFLOW_HOME says, on its first import."""
+    home = tmp_path_factory.mktemp("airflow")
+    if "airflow" not in sys.modules:
+        os.environ["AIRFLOW_HOME"] = str(home)
+        os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
+        os.environ["AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT"] = "300"
+    return home

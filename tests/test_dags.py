@@ -1,6 +1,5 @@
 """Every DAG file parses in real Airflow, keeps the house rules, and imports nothing heavy."""
 
-import os
 import pkgutil
 import subprocess
 import sys
@@ -23,17 +22,6 @@ HEAVY = (
     "onnxruntime", "pandas", "PIL", "plotly", "polars", "pyarrow", "pymilvus", "rapidfuzz", "scipy", "sklearn", "timm",
     "tokenizers", "torch", "torchvision", "transformers",
 )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def airflow_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Airflow writes its configuration where AIRFLOW_HOME says, on its first import."""
-    home = tmp_path_factory.mktemp("airflow")
-    if "airflow" not in sys.modules:
-        os.environ["AIRFLOW_HOME"] = str(home)
-        os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
-        os.environ["AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT"] = "300"
-    return home
 
 
 @pytest.fixture(scope="module")

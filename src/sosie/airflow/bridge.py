@@ -211,11 +211,12 @@ def alert_task_failure(context: Mapping[str, Any]) -> None:
 def alert_run_failure(context: Mapping[str, Any]) -> None:
     """The run failed. Called by the DAG processor, with the task that failed last, if any.
 
-    A task that could raise has alerted by itself, and the same alert isn't sent twice. One that was killed has not.
+    A task that could raise has alerted by itself, by whichever rule, and isn't told of again. One that was killed may
+    not have.
     """
     ti, reason = context.get("ti"), str(context.get("reason") or "no reason given")
     if ti is not None and reason == "task_failure":
-        _alert(context, ti.dag_id, _task_name(ti), _KILLED, ti.log_url)
+        _alert(context, ti.dag_id, _task_name(ti), _KILLED, ti.log_url, unless_told=True)
         return
     dag_id = ti.dag_id if ti is not None else context["dag"].dag_id
     _alert(context, dag_id, "", f"The run failed: {reason}.", ti.log_url if ti is not None else "")
@@ -250,7 +251,16 @@ def _task_name(ti: Any) -> str:
     return str(ti.task_id) if getattr(ti, "map_index", -1) in (None, -1) else f"{ti.task_id}[{ti.map_index}]"
 
 
-def _alert(context: Mapping[str, Any], dag_id: str, task_id: str, message: str, log_url: str, kind: str = "") -> None:
+def _alert(
+    context: Mapping[str, Any],
+    dag_id: str,
+    task_id: str,
+    message: str,
+    log_url: str,
+    kind: str = "",
+    *,
+    unless_told: bool = False,
+) -> None:
     from sosie import pipeline
     from sosie.settings import settings
 
@@ -262,6 +272,7 @@ def _alert(context: Mapping[str, Any], dag_id: str, task_id: str, message: str, 
         message=message,
         log_url=log_url,
         kind=kind,
+        unless_told=unless_told,
     )
 
 

@@ -7,9 +7,9 @@ lake ───────┘                                     silences
 
 from sosie.alerts.channels import Channel, channels, send_by_apprise
 from sosie.alerts.evaluate import found
-from sosie.alerts.failures import deadline_missed, run_failed, task_failed
+from sosie.alerts.failures import deadline_missed, run_failed, task_failed, task_subject
 from sosie.alerts.model import Alert, Severity, rule_of
-from sosie.alerts.outbox import deliver
+from sosie.alerts.outbox import deliver, holds
 
 __all__ = [
     "Alert",
@@ -19,8 +19,10 @@ __all__ = [
     "deadline_missed",
     "deliver",
     "found",
+    "holds",
     "rule_of",
     "run_failed",
     "send_by_apprise",
     "task_failed",
+    "task_subject",
 ]

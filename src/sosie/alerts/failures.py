@@ -28,8 +28,15 @@ def task_failed(settings: Settings, run_id: str, where: str, message: str, *, ki
     todo = "The log's last line says what is wrong; mend it, then clear the task."
     facts = {"what_failed": where, "message": message, "todo": todo}
     name = "batch_rejected" if kind == BatchRejected.__name__ else "run_failed"
-    # The log's address names the run and the try: one fault is told once, the hour failing again is told again.
-    return _render(name, facts, settings, run_id, subject=f"{where}:{_digest(run_url)}", run_url=run_url)
+    return _render(name, facts, settings, run_id, subject=task_subject(where, run_url), run_url=run_url)
+
+
+def task_subject(where: str, run_url: str) -> str:
+    """How the keys of a failed task's alerts end, whichever rule tells of it.
+
+    The log's address names the run and the try: one fault is told once, the hour failing again is told again.
+    """
+    return f"{where}:{_digest(run_url)}"
 
 
 def deadline_missed(settings: Settings, run_id: str, minutes: float, *, run_url: str) -> Alert:

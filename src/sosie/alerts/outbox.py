@@ -168,6 +168,11 @@ def as_alert(row: Mapping[str, Any]) -> Alert:
     return Alert(row["key"], row["severity"], title, text)
 
 
+def holds(lake: Lake, subject: str) -> bool:
+    """Whether there is an alert of this subject, by whichever rule and in whatever state."""
+    return not lake.read(ALERTS, pl.col("key").str.ends_with(f":{subject}"), columns=["key"]).is_empty()
+
+
 def listed(lake: Lake, states: Sequence[str]) -> pl.DataFrame:
     """Rows of the outbox in some of the states, the newest run first."""
     return lake.read(ALERTS, pl.col("state").is_in(list(states))).sort(

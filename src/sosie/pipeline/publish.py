@@ -108,12 +108,24 @@ def alert(run: Run, tally: Tally, *, run_url: str = "") -> None:
 
 
 def alert_failure(
-    settings: Settings, *, run_id: str, dag_id: str, task_id: str, message: str, log_url: str, kind: str = ""
+    settings: Settings,
+    *,
+    run_id: str,
+    dag_id: str,
+    task_id: str,
+    message: str,
+    log_url: str,
+    kind: str = "",
+    unless_told: bool = False,
 ) -> Counts:
-    """Tell people that a run stopped. Called where no run could go on, so it needs nothing but the lake's alerts."""
-    where = ".".join(filter(None, (dag_id, task_id)))
+    """Tell people that a run stopped. Called where no run could go on, so it needs nothing but the lake's alerts.
+
+    `unless_told`: only where this try of the task has not been told of, by whichever rule.
+    """
+    where, lake = ".".join(filter(None, (dag_id, task_id))), Lake(settings.lake_uri)
     failed = alerts.task_failed(settings, run_id, where, message, kind=kind, run_url=log_url)
-    return alerts.deliver(Lake(settings.lake_uri), [failed], settings=settings.alerts, run_id=run_id)
+    told = unless_told and alerts.holds(lake, alerts.task_subject(where, log_url))
+    return alerts.deliver(lake, [] if told else [failed], settings=settings.alerts, run_id=run_id)
 
 
 def alert_deadline(settings: Settings, *, run_id: str, minutes: float, run_url: str) -> Counts:
