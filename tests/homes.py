@@ -1,7 +1,9 @@
 """Hours that tests run, and homes that several of them start from."""
 
 import os
+import resource
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -80,3 +82,16 @@ def land(landing: Path, hour: str, *rows: dict[str, object], name: str = "listin
 def run_of(landing: Path, hour: str) -> pipeline.Run:
     """An hour of the home beside a landing folder."""
     return pipeline.Run.of(hour, settings=load(home=landing.parent / "home", landing=landing))
+
+
+@contextmanager
+def full_disk(room: int) -> Iterator[None]:
+    """The nearest thing to a full disk that needs no rights: no file may grow beyond `room` bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    caching, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # Python would keep a compiled module cut short
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        sys.dont_write_bytecode = caching

@@ -1,13 +1,10 @@
 """What an hour must never do: overrule a veto, join in silence, go back in time, or fall over where a store is away."""
 
 import json
-import resource
 import signal
 import sqlite3
-import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +12,7 @@ import polars as pl
 import psutil
 import pytest
 from filelock import FileLock
-from homes import up_to_clusters, up_to_decisions
+from homes import full_disk, up_to_clusters, up_to_decisions
 
 from sosie import features, pipeline, tables
 from sosie.errors import IndexUnavailable, StoreBusy, TerminalError
@@ -39,19 +36,6 @@ def land(landing: Path, hour: str, *rows: dict[str, object], name: str = "rows.c
 
 def run_of(landing: Path, hour: str, **settings: object) -> pipeline.Run:
     return pipeline.Run.of(hour, settings=load(home=landing.parent / "home", landing=landing, **settings))
-
-
-@contextmanager
-def full_disk(room: int) -> Iterator[None]:
-    """The nearest thing to a full disk that needs no rights: no file may grow beyond `room` bytes."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    caching, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # Python would keep a compiled module cut short
-    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        sys.dont_write_bytecode = caching
 
 
 def clusters(lake: Lake) -> dict[str, str]:

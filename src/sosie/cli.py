@@ -18,7 +18,6 @@ from sosie.commands.console import EXIT_TERMINAL as EXIT_TERMINAL
 from sosie.commands.console import EXIT_TRANSIENT as EXIT_TRANSIENT
 from sosie.commands.console import err, listed, out
 from sosie.commands.console import errors as _errors
-from sosie.errors import SosieError
 
 _OBJECTS_BETWEEN_COLLECTIONS = 10_000
 
@@ -99,8 +98,8 @@ def run(
             pipeline.run_all(current)
         except Exception as error:
             failed = alerts.run_failed(current.settings, current.id, error)
-            with suppress(SosieError, OSError):  # what stopped the run is what must be told
-                alerts.deliver(current.lake, [failed], settings=current.settings.alerts, run_id=current.id)
+            with suppress(Exception):  # what stopped the run is what must be told; what kept its alert back is logged
+                alerts.tell(current.lake, failed, settings=current.settings.alerts, run_id=current.id)
             err.print(pipeline.left_behind(current), markup=False, highlight=False, soft_wrap=True)
             raise
         out.print(

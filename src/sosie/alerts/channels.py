@@ -24,6 +24,10 @@ _HOST_IS_PUBLIC = frozenset(
 )
 
 
+class UnusableChannel(SettingsError):
+    """Apprise knows no service for a channel's URL."""
+
+
 @dataclass(frozen=True)
 class Channel:
     """Where alerts of severity `least` and above go. `name` identifies it in the lake and holds no secret; `url` does,
@@ -58,7 +62,7 @@ def channels(settings: config.Alerts) -> list[Channel]:
 
 
 def send_by_apprise(channel: Channel, alert: Alert) -> bool:
-    """One attempt; False where the channel did not take it. Raises `SettingsError` for an unknown service."""
+    """One attempt; False where the channel did not take it. Raises `UnusableChannel` for an unknown service."""
     if channel.url == CONSOLE:
         _print(alert)
         return True
@@ -71,7 +75,7 @@ def send_by_apprise(channel: Channel, alert: Alert) -> bool:
 
 
 def check(channel: Channel) -> None:
-    """Raises `SettingsError` where Apprise knows no service for the channel's URL. Sends nothing."""
+    """Raises `UnusableChannel` where Apprise knows no service for the channel's URL. Sends nothing."""
     if channel.url != CONSOLE:
         _messenger(channel)
 
@@ -83,7 +87,7 @@ def _messenger(channel: Channel) -> Any:
 
     messenger = Apprise(asset=AppriseAsset(app_id="Sosie", app_desc="duplicate listings", app_url="", async_mode=False))
     if not messenger.add(channel.url):
-        raise SettingsError(
+        raise UnusableChannel(
             f"alerts.urls or alerts.pager_urls has one that Apprise can't use: {channel.name}. "
             "Write it as https://appriseit.com/services says for its service."
         )

@@ -23,9 +23,8 @@ import structlog
 from sosie import locks
 from sosie import settings as config
 from sosie.alerts import silences
-from sosie.alerts.channels import Channel, channels, send_by_apprise
+from sosie.alerts.channels import Channel, UnusableChannel, channels, send_by_apprise
 from sosie.alerts.model import SEVERITIES, Alert, loudest, rule_of
-from sosie.errors import SettingsError
 from sosie.lake import Lake
 from sosie.tables import ALERTS
 
@@ -44,7 +43,7 @@ def deliver(
 
     Counts: `sent`, `failed` and `silenced` now, `dead` given up now, `already_sent` left alone. A channel that fails
     stops no other.
-    Raises `SettingsError`, after the good channels were served, where a URL is none that Apprise knows, and
+    Raises `UnusableChannel`, after the good channels were served, where a URL is none that Apprise knows, and
     `StoreBusy` where another process doesn't end its own delivery.
     """
     counts = {"sent": 0, "failed": 0, "dead": 0, "already_sent": 0, "silenced": 0}
@@ -62,12 +61,12 @@ def deliver(
             own = list(group)
             try:
                 _hand_over(lake, own, wired[channel], settings, run_id, send)
-            except SettingsError as error:
+            except UnusableChannel as error:
                 unusable.append(str(error))
             for state, number in Counter(row["state"] for row in own).items():
                 counts[state] += number
     if unusable:
-        raise SettingsError(" ".join(dict.fromkeys(unusable)))
+        raise UnusableChannel(" ".join(dict.fromkeys(unusable)))
     return counts
 
 
@@ -83,7 +82,7 @@ def _hand_over(lake: Lake, rows: list[Row], channel: Channel, settings: config.A
         _put(lake, left, run_id)  # counted before the attempt: who dies in it has used it up
         try:
             delivered = send(channel, _message(left))
-        except SettingsError:
+        except UnusableChannel:
             _close(lake, rows, settings, run_id)
             raise
         if delivered:

@@ -118,20 +118,21 @@ def alert_failure(
     kind: str = "",
     unless_told: bool = False,
 ) -> Counts:
-    """Tell people that a run stopped. Called where no run could go on, so it needs nothing but the lake's alerts.
+    """Tell people that a run stopped. Called where no run could go on, so it needs nothing but the channels.
 
-    `unless_told`: only where this try of the task has not been told of, by whichever rule.
+    `unless_told`: only where this try of the task has not been told of, by whichever rule. Raises what kept the alert
+    from being recorded, after it was sent.
     """
-    where, lake = ".".join(filter(None, (dag_id, task_id))), Lake(settings.lake_uri)
+    where = ".".join(filter(None, (dag_id, task_id)))
     failed = alerts.task_failed(settings, run_id, where, message, kind=kind, run_url=log_url)
-    told = unless_told and alerts.holds(lake, alerts.task_subject(where, log_url))
-    return alerts.deliver(lake, [] if told else [failed], settings=settings.alerts, run_id=run_id)
+    held = alerts.task_subject(where, log_url) if unless_told else ""
+    return alerts.tell(Lake(settings.lake_uri), failed, settings=settings.alerts, run_id=run_id, unless_held=held)
 
 
 def alert_deadline(settings: Settings, *, run_id: str, minutes: float, run_url: str) -> Counts:
-    """Tell people that a run is late."""
+    """Tell people that a run is late. Raises what kept the alert from being recorded, after it was sent."""
     late = alerts.deadline_missed(settings, run_id, minutes, run_url=run_url)
-    return alerts.deliver(Lake(settings.lake_uri), [late], settings=settings.alerts, run_id=run_id)
+    return alerts.tell(Lake(settings.lake_uri), late, settings=settings.alerts, run_id=run_id)
 
 
 _MEASURED_BEFORE = ("report", "alert")
