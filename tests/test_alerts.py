@@ -1,6 +1,10 @@
 """Alerts through the real Apprise to a real web server: once each, retried, and with no secret left in the lake."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -21,6 +25,8 @@ RUN = "2026-01-05T01"
 LATER = "2026-01-05T02"
 QUARANTINE = Alert(f"quarantine:{RUN}", "warning", "12 rows quarantined", "Look at the report.\nThen replay.")
 FAILED = Alert(f"run_failed:{RUN}", "critical", "The run failed", "Milvus is away.")
+
+COUNTS = ("sent", "failed", "dead", "already_sent", "silenced")
 
 
 def once(**given: Any) -> config.Alerts:
@@ -305,6 +311,78 @@ def test_only_what_was_asked_for_is_taken_up_again(lake: Lake) -> None:
         to = once(urls=(hook.url,), console=False, max_attempts=1)
         deliver(lake, [QUARANTINE], settings=to, run_id=RUN)
         deliver(lake, [FAILED], settings=to, run_id=LATER)
-        assert outbox.revive(lake, FAILED.key) == 1
+        assert outbox.revive(lake, FAILED.key, settings=to) == {"revived": 1, "moved": 0, "stranded": 0}
         deliver(lake, [], settings=to, run_id="resend")
     assert [body["title"] for body in hook.received] == [FAILED.title]
+
+
+@pytest.mark.parametrize("attempts", [1, 5], ids=["given up", "still failing"])
+def test_what_waits_for_a_url_that_was_mended_goes_to_the_new_one(lake: Lake, attempts: int) -> None:
+    with webhook(500) as old, webhook() as new, webhook() as pager:
+        broken = once(urls=(old.url,), max_attempts=attempts)
+        deliver(lake, [QUARANTINE], settings=broken, run_id=RUN)
+        mended = once(urls=(new.url,), pager_urls=(pager.url,))
+        assert outbox.revive(lake, settings=mended) == {"revived": 0, "moved": 1, "stranded": 0}
+        assert deliver(lake, [], settings=mended, run_id="resend")["sent"] == 1
+        assert outbox.revive(lake, settings=mended) == {"revived": 0, "moved": 0, "stranded": 0}
+        assert deliver(lake, [QUARANTINE], settings=mended, run_id=RUN) | {"already_sent": 0} == dict.fromkeys(
+            COUNTS, 0
+        )
+    assert [body["title"] for body in new.received] == [QUARANTINE.title]
+    assert pager.tried == 0, "a pager takes what is critical alone"
+    assert set(lake.read(ALERTS)["channel"]) == {channel.name for channel in channels(mended)[1:]}
+
+
+def test_a_channel_that_has_an_alert_does_not_get_it_again_from_one_that_is_gone(lake: Lake) -> None:
+    with webhook(500) as gone, webhook() as stays:
+        deliver(lake, [FAILED], settings=once(urls=(gone.url, stays.url), console=False, max_attempts=1), run_id=RUN)
+        left = once(urls=(stays.url,), console=False)
+        assert outbox.revive(lake, settings=left)["moved"] == 1
+        deliver(lake, [], settings=left, run_id="resend")
+    assert stays.tried == 1
+    assert set(held(lake).values()) == {("sent", 1)}
+
+
+def test_an_alert_that_no_channel_takes_stays_given_up(lake: Lake) -> None:
+    with webhook(500) as old, webhook() as pager:
+        deliver(lake, [QUARANTINE], settings=once(urls=(old.url,), max_attempts=1), run_id=RUN)
+        for without in (once(), once(pager_urls=(pager.url,), console=False)):
+            assert outbox.revive(lake, settings=without) == {"revived": 0, "moved": 0, "stranded": 1}
+            deliver(lake, [], settings=without, run_id="resend")
+    assert held(lake)[QUARANTINE.key, "json"] == ("dead", 1)
+    assert pager.tried == 0
+
+
+@pytest.mark.parametrize("write", ["exchange", "upsert"])
+@pytest.mark.parametrize("where", ["before", "after"])
+def test_a_resend_that_is_killed_loses_no_alert(lake: Lake, tmp_path: Path, write: str, where: str) -> None:
+    with webhook(500) as old, webhook() as new:
+        deliver(lake, [QUARANTINE, FAILED], settings=once(urls=(old.url,), max_attempts=1), run_id=RUN)
+        mended = {"SOSIE_HOME": str(tmp_path), "SOSIE_ALERTS__URLS": f'["{new.url}"]'}
+        command = [sys.executable, "-c", "from sosie.cli import app; app(['alerts', '--resend'])"]
+        killed = mended | {"SOSIE_FAULT": f"lake.alerts.{write}.{where}"}
+        assert subprocess.run(command, env=os.environ | killed, check=False).returncode == -signal.SIGKILL
+        assert set(outbox.listed(lake, outbox.WAITING)["key"]) == {QUARANTINE.key, FAILED.key}
+        subprocess.run(command, env=os.environ | mended, check=True)
+    assert outbox.listed(lake, outbox.WAITING).is_empty()
+    assert [body["title"] for body in new.received] == [f"1 critical, 1 warning · hour {RUN}"]
+
+
+def test_the_shell_moves_alerts_of_a_url_that_was_mended_and_fails_where_nobody_takes_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with webhook(500) as old, webhook() as new:
+        lost = once(urls=(old.url,), console=False, max_attempts=1)
+        deliver(Lake(str(tmp_path / "lake")), [QUARANTINE], settings=lost, run_id=RUN)
+        monkeypatch.setenv("SOSIE_HOME", str(tmp_path))
+        shell = CliRunner(env={"COLUMNS": "200"})
+        for urls, status, says in (
+            ("[]", 1, "1 wait for channels that are no longer set"),
+            (f'["{new.url}"]', 0, "0 taken up again, 1 moved from channels that are no longer set; 1 sent"),
+        ):
+            monkeypatch.setenv("SOSIE_ALERTS__URLS", urls)
+            config.settings.cache_clear()
+            told = shell.invoke(app, ["alerts", "--resend"])
+            assert (told.exit_code, says in told.output) == (status, True), told.output
+    assert [body["title"] for body in new.received] == [QUARANTINE.title]
+    config.settings.cache_clear()

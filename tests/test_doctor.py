@@ -293,6 +293,16 @@ def test_alerts_that_were_given_up_and_an_audience_of_none_are_warned_of(setting
     told = [one.detail for one in doctor.examine(settings, ("alerts",)) if one.state == "warning"]
     assert any("nobody but the console" in detail for detail in told)
     assert any("1 alerts were given up" in detail for detail in told)
+    assert not any("no longer set" in detail for detail in told)
+
+
+def test_alerts_that_wait_for_a_channel_that_is_gone_are_warned_of(settings: Settings) -> None:
+    failed = {"key": f"x:{HOUR}", "severity": "info", "text": "t", "state": "failed", "attempts": 1}
+    rows = [failed | {"channel": channel} for channel in ("console", "json://old#000000")]
+    Lake(settings.lake_uri).upsert(tables.ALERTS, pl.DataFrame(rows, schema=tables.ALERTS.schema))
+    told = {one.detail: one.remedy for one in doctor.examine(settings, ("alerts",)) if one.state == "warning"}
+    remedy = told["1 alerts wait for channels that are no longer set: json://old#000000."]
+    assert "sosie alerts --resend" in remedy
 
 
 def test_dags_parse_and_one_that_does_not_is_named(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ import structlog
 from sosie import locks
 from sosie import settings as config
 from sosie.alerts import silences
-from sosie.alerts.channels import Channel, UnusableChannel, channels, send_by_apprise
+from sosie.alerts.channels import CONSOLE, Channel, UnusableChannel, channels, send_by_apprise
 from sosie.alerts.model import SEVERITIES, Alert, loudest, rule_of
 from sosie.lake import Lake
 from sosie.tables import ALERTS
@@ -32,6 +32,9 @@ log = structlog.get_logger(__name__)
 
 Row = dict[str, Any]
 Send = Callable[[Channel, Alert], bool]
+
+WAITING = ("pending", "failed", "dead")
+"""States of what has not reached its channel, and is meant to."""
 
 _BUSY_SECONDS = 120.0
 
@@ -179,14 +182,34 @@ def listed(lake: Lake, states: Sequence[str]) -> pl.DataFrame:
     )
 
 
-def revive(lake: Lake, key: str | None = None) -> int:
-    """Give what was given up all its attempts again, all of it or one alert; the next delivery sends it.
+def revive(lake: Lake, key: str | None = None, *, settings: config.Alerts) -> dict[str, int]:
+    """Have the next delivery send what was given up, and what waits for a channel that is no longer wired: of all
+    alerts or of one.
 
-    Returns the number of deliveries that wait again.
+    Each gets all its attempts again. A channel whose URL was mended is another channel, so what waits for the old one
+    moves to every wired one that takes its severity and doesn't hold the alert yet. The console is none of these: it
+    has had the alert, and reaches nobody.
+
+    Counts deliveries: `revived`, `moved`, and `stranded`, which nobody takes and which stay as they are.
+    Raises `StoreBusy` where another process doesn't end its own delivery.
     """
-    dead = lake.read(ALERTS, pl.col("state") == "dead", *([pl.col("key") == key] if key else []))
-    waiting = dead.with_columns(state=pl.lit("failed"), attempts=pl.lit(0, pl.Int64))
-    return lake.upsert(ALERTS, waiting, run_id="resend").updated
+    wired = channels(settings)
+    with locks.exclusive(_lock(lake), _BUSY_SECONDS, "sending alerts"):
+        waiting = lake.read(ALERTS, pl.col("state").is_in(WAITING), *([pl.col("key") == key] if key else []))
+        ours = waiting["channel"].is_in([channel.name for channel in wired])
+        dead, astray = waiting.filter(ours & (waiting["state"] == "dead")), waiting.filter(~ours)
+        heirs = _frame(
+            {**row, "channel": channel.name}
+            for row in astray.unique("key").iter_rows(named=True)
+            for channel in wired
+            if channel.url != CONSOLE and channel.takes(row["severity"])
+        )
+        moved = astray.join(heirs, on="key", how="semi")
+        held = lake.lookup(ALERTS, "key", heirs["key"], columns=["key", "channel"])
+        again = pl.concat([dead, heirs.join(held, on=("key", "channel"), how="anti")])
+        again = again.with_columns(state=pl.lit("failed"), attempts=pl.lit(0, pl.Int64))
+        lake.exchange(ALERTS, again, moved, run_id="resend")  # at once: who dies here has lost nothing
+    return {"revived": dead.height, "moved": moved.height, "stranded": astray.height - moved.height}
 
 
 def _put(lake: Lake, rows: list[Row], run_id: str) -> None:

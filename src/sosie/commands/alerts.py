@@ -4,20 +4,31 @@ import getpass
 import json
 import sys
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 
 from sosie.commands.console import errors, out, table
 
-WAITING = ("pending", "failed", "dead")
+if TYPE_CHECKING:
+    from sosie.lake import Lake
+    from sosie.settings import Alerts
 
 
 def alerts(
     every: Annotated[bool, typer.Option("--all", help="Sent and silenced ones too.")] = False,
-    resend: Annotated[bool, typer.Option("--resend", help="Send what was given up or still waits, now.")] = False,
-    key: Annotated[str | None, typer.Option(help="With --resend: of what was given up this alert alone.")] = None,
+    resend: Annotated[
+        bool,
+        typer.Option(
+            "--resend",
+            help="Send what was given up or still waits, now; where its channel is no longer set, to those that are.",
+        ),
+    ] = False,
+    key: Annotated[
+        str | None,
+        typer.Option(help="With --resend: of what was given up, or whose channel is no longer set, this alert alone."),
+    ] = None,
     rules: Annotated[
         bool, typer.Option("--rules", help="List the rules, their thresholds and owners instead.")
     ] = False,
@@ -38,19 +49,12 @@ def alerts(
         if key and not resend:
             raise SettingsError("--key says which alert --resend is about; add --resend.")
         if resend:
-            if key and key not in outbox.listed(lake, WAITING)["key"]:
+            if key and key not in outbox.listed(lake, outbox.WAITING)["key"]:
                 raise SettingsError(f"No alert {key!r} waits; `sosie alerts --json` names those that do.")
-            revived = outbox.revive(lake, key)
-            counts = outbox.deliver(lake, [], settings=current.alerts, run_id="resend")
-            out.print(
-                f"{revived:,} taken up again; {counts['sent']:,} sent, {counts['failed']:,} still failing, "
-                f"{counts['dead']:,} given up, {counts['silenced']:,} silenced.",
-                highlight=False,
-            )
-            if counts["failed"] or counts["dead"]:
+            if not _resend(lake, current.alerts, key):
                 raise typer.Exit(1)
             return
-        held = outbox.listed(lake, ("sent", "silenced", *WAITING) if every else WAITING)
+        held = outbox.listed(lake, ("sent", "silenced", *outbox.WAITING) if every else outbox.WAITING)
         if as_json:
             sys.stdout.write(held.write_ndjson())
             return
@@ -62,6 +66,27 @@ def alerts(
                 escape(alert.title),
             )  # fmt: skip
         out.print(shown if held.height else "Every alert was delivered.")
+
+
+def _resend(lake: "Lake", settings: "Alerts", key: str | None) -> bool:
+    """Send what waits, and say how that went; returns whether all of it found somebody."""
+    from sosie.alerts import outbox
+
+    taken = outbox.revive(lake, key, settings=settings)
+    counts = outbox.deliver(lake, [], settings=settings, run_id="resend")
+    moved = f", {taken['moved']:,} moved from channels that are no longer set" if taken["moved"] else ""
+    out.print(
+        f"{taken['revived']:,} taken up again{moved}; {counts['sent']:,} sent, {counts['failed']:,} still failing, "
+        f"{counts['dead']:,} given up, {counts['silenced']:,} silenced.",
+        highlight=False,
+    )
+    if taken["stranded"]:
+        out.print(
+            f"{taken['stranded']:,} wait for channels that are no longer set, and no URL takes their severity: add one "
+            "to SOSIE_ALERTS__URLS, then --resend again.",
+            highlight=False,
+        )
+    return not (counts["failed"] or counts["dead"] or taken["stranded"])
 
 
 def silence(

@@ -7,6 +7,7 @@ import polars as pl
 from sosie import tables
 from sosie.alerts import channels
 from sosie.alerts.channels import CONSOLE, check
+from sosie.alerts.outbox import WAITING
 from sosie.alerts.rules import load
 from sosie.doctor.finding import Finding, fault, fine, warning
 from sosie.errors import SettingsError
@@ -15,7 +16,8 @@ from sosie.settings import Settings
 
 
 def alerts(settings: Settings) -> Iterator[Finding]:
-    """The rules can be used, each channel is one that Apprise knows, somebody gets them, and nothing was given up."""
+    """The rules can be used, each channel is one that Apprise knows, somebody gets them, and nothing was given up or
+    waits for a channel that there is no more."""
     rules = load(settings)
     wired = channels(settings.alerts)
     for channel in wired:
@@ -30,10 +32,18 @@ def alerts(settings: Settings) -> Iterator[Finding]:
             f"{len(rules)} rules, and nobody but the console to tell.",
             "Set SOSIE_ALERTS__URLS to an Apprise URL.",
         )
-    lost = Lake(settings.lake_uri).read(tables.ALERTS, pl.col("state") == "dead").height
-    if lost:
+    waiting = Lake(settings.lake_uri).read(tables.ALERTS, pl.col("state").is_in(WAITING))
+    lost = waiting["state"] == "dead"
+    if lost.any():
         yield warning(
             "alerts",
-            f"{lost:,} alerts were given up.",
-            "See `sosie alerts`, mend the channel, then `sosie alerts --resend`.",
+            f"{lost.sum():,} alerts were given up.",
+            "See `sosie alerts`, mend SOSIE_ALERTS__URLS, then `sosie alerts --resend`.",
+        )
+    astray = waiting.filter(~lost, ~pl.col("channel").is_in([channel.name for channel in wired]))
+    if names := sorted(set(astray["channel"])):
+        yield warning(
+            "alerts",
+            f"{astray.height:,} alerts wait for channels that are no longer set: {', '.join(names)}.",
+            "`sosie alerts --resend` sends them to those that are.",
         )
