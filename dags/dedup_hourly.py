@@ -24,7 +24,7 @@ Every task can be run again and again: with the same hour and the same files it 
 A **terminal** error (bad input, bad setting) fails a task at once. A **transient** one (a store is away or busy) is retried
 three times with growing pauses. Anything unexpected is tried once more. The last line of a failed task's log says what is
 wrong, where, and what to do; the same sentence is alerted with a link to the log. A run that isn't finished 50 minutes after
-it was queued is alerted too (`SOSIE_DEADLINE_MINUTES`).
+it was queued is alerted too (`SOSIE_DEADLINE_MINUTES`), unless a backfill queued it.
 
 No task after `embed` is skipped when nothing has to be embedded: an hour of deletes and price changes goes all the way.
 
@@ -33,9 +33,14 @@ No task after `embed` is skipped when nothing has to be embedded: an hour of del
 `hour` = the hour; it is safe while the hour was done before.
 
 ## Run hours that were missed
-`airflow backfill create --dag-id dedup_hourly --from-date 2026-11-20T00:00 --to-date 2026-11-20T12:00`.
-Order doesn't matter for correctness: a row with an older `updated_at` than the catalogue holds is counted as stale and left.
-One run goes at a time.
+Run the newest hour: it takes the files of all hours before it that no run took. The next scheduled run does so by itself;
+to have it now, trigger the DAG.
+
+A run for each hour is needed only where each is to have a report of its own:
+`airflow backfill create --dag-id dedup_hourly --max-active-runs 1 --from-date 2026-11-20T00:00 --to-date 2026-11-20T12:00`.
+A backfill counts its runs apart from the DAG's, and without `--max-active-runs 1` starts ten at a time, which wait for each
+other. Order doesn't matter for correctness: a row with an older `updated_at` than the catalogue holds is counted as stale and
+left.
 
 ## Run it from another folder
 Trigger with `landing` = a folder that workers can read.

@@ -99,6 +99,28 @@ def test_the_runs_callback_sends_what_the_tasks_could_not(bridge: Any, hook: Web
     assert [body["title"] for body in hook.received] == [f"Batch refused · hour {HOUR}"]
 
 
+@pytest.mark.parametrize(("run_type", "told"), [("scheduled", 1), ("manual", 1), ("backfill", 0)])
+def test_a_late_run_is_told_unless_it_is_one_of_a_backfill(
+    run_type: str, told: int, bridge: Any, hook: Webhook
+) -> None:
+    """The run as Airflow's scheduler hands it over."""
+    from airflow.api_fastapi.core_api.datamodels.dag_run import DAGRunResponse
+    from airflow.models import DagModel, DagRun
+
+    run = DagRun(
+        dag_id="dedup_hourly",
+        run_id=f"{run_type}__1",
+        run_type=run_type,
+        logical_date=RUN["logical_date"],
+        run_after=RUN["logical_date"],
+        state="running",
+    )
+    run.dag_model = DagModel(dag_id="dedup_hourly")
+    handed = DAGRunResponse.model_validate(run).model_dump(mode="json")
+    bridge.alert_missed_deadline({"dag_run": handed}, minutes=50)
+    assert len(hook.received) == told
+
+
 def a_file_in_its_place(lake: Path) -> None:
     lake.write_text("no folder")
 
