@@ -1,6 +1,8 @@
 """Every DAG file parses in real Airflow, keeps the house rules, and imports nothing heavy."""
 
+import os
 import pkgutil
+import re
 import subprocess
 import sys
 import time
@@ -126,6 +128,41 @@ def test_the_schedule_can_be_switched_off(airflow_home: Path, monkeypatch: pytes
 
 
 @pytest.mark.parametrize(
+    ("name", "told", "sentence"),
+    [
+        ("SOSIE_SCHEDULE", "hourly", "SOSIE_SCHEDULE is 'hourly', which is no cron expression"),
+        ("SOSIE_SCHEDULE", "", "SOSIE_SCHEDULE is '', which is no cron expression"),
+        ("SOSIE_UPKEEP_SCHEDULE", "61 3 * * *", "SOSIE_UPKEEP_SCHEDULE is '61 3 * * *', which is no cron expression"),
+        ("SOSIE_TRAIN_SCHEDULE", "weekly", "SOSIE_TRAIN_SCHEDULE is 'weekly', which is no cron expression"),
+        ("SOSIE_DEADLINE_MINUTES", "an hour", "SOSIE_DEADLINE_MINUTES is 'an hour', which is no number from 0"),
+        ("SOSIE_DEADLINE_MINUTES", "inf", "SOSIE_DEADLINE_MINUTES is 'inf', which is no number from 0"),
+    ],
+)
+def test_a_variable_that_can_not_be_used_is_told_in_a_sentence(
+    airflow_home: Path, monkeypatch: pytest.MonkeyPatch, name: str, told: str, sentence: str
+) -> None:
+    from sosie.airflow import bridge, training, upkeeping
+    from sosie.errors import SettingsError
+
+    uses = {"SOSIE_DEADLINE_MINUTES": bridge.deadline, "SOSIE_SCHEDULE": bridge.schedule}
+    uses |= {"SOSIE_TRAIN_SCHEDULE": training.schedule, "SOSIE_UPKEEP_SCHEDULE": upkeeping.schedule}
+    for good in ("@daily", "30 3 * * *") if "SCHEDULE" in name else ("7.5", "0"):
+        monkeypatch.setenv(name, good)
+        assert uses[name]() is not None
+    monkeypatch.setenv(name, told)
+    with pytest.raises(SettingsError, match=re.escape(sentence)):
+        uses[name]()
+
+
+def test_an_import_error_ends_with_the_sentence(airflow_home: Path) -> None:
+    code = "from sosie.airflow import bridge"
+    variables = os.environ | {"SOSIE_RETRY_SECONDS": "soon"}
+    told = subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, text=True, check=False)
+    sentence = "SOSIE_RETRY_SECONDS is 'soon', which is no number from 0 to 1,000,000,000: write one such as 30."
+    assert told.stderr.splitlines()[-1] == f"sosie.errors.SettingsError: {sentence}"
+
+
+@pytest.mark.parametrize(
     ("error", "try_number", "max_tries", "action"),
     [
         ("BatchRejected", 1, 3, "fail"),
@@ -190,7 +227,7 @@ print(*sorted(set(sys.modules) - before))
     brought = set(told.stdout.splitlines()[-1].split())
     assert {name for name in brought if name.partition(".")[0] in HEAVY} == set()
     ours = {name for name in brought if name.partition(".")[0] == "sosie"}
-    helpers = {f"sosie.airflow.{name}" for name in ("bridge", "rebuilding", "training", "upkeeping")}
+    helpers = {f"sosie.airflow.{name}" for name in ("bridge", "environment", "rebuilding", "training", "upkeeping")}
     assert ours <= {"sosie", "sosie.airflow", "sosie.errors", "sosie.hours"} | helpers
 
 

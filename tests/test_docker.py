@@ -109,7 +109,13 @@ def settings_in(environment: dict[str, str]) -> list[str]:
     return [name for name in environment if name.startswith("SOSIE_")]
 
 
-FREE = {"SOSIE_SCHEDULE", "SOSIE_DEADLINE_MINUTES", "SOSIE_RETRY_SECONDS", "SOSIE_TRAIN_SCHEDULE"}
+FREE = {
+    "SOSIE_SCHEDULE",
+    "SOSIE_DEADLINE_MINUTES",
+    "SOSIE_RETRY_SECONDS",
+    "SOSIE_TRAIN_SCHEDULE",
+    "SOSIE_UPKEEP_SCHEDULE",
+}
 """Read by the DAGs, not by `Settings`."""
 
 

@@ -26,6 +26,7 @@ from airflow.sdk.configuration import conf
 
 from sosie import hours
 from sosie.airflow import INDEX_POOL as INDEX_POOL
+from sosie.airflow import environment
 
 log = logging.getLogger(__name__)
 
@@ -60,8 +61,8 @@ def schedule() -> CronDataIntervalTimetable | None:
 
     A data-interval timetable: the run that starts at ten o'clock works on the files of nine to ten, which are complete.
     """
-    cron = os.environ.get("SOSIE_SCHEDULE", "@hourly").strip()
-    return None if cron.lower() == "none" else CronDataIntervalTimetable(cron, timezone="UTC")
+    cron = environment.cron("SOSIE_SCHEDULE", "@hourly")
+    return None if cron is None else CronDataIntervalTimetable(cron, timezone="UTC")
 
 
 _RUN_CALLBACKS = ("LocalExecutor", "CeleryExecutor")
@@ -76,7 +77,7 @@ def deadline(minutes: float | None = None) -> DeadlineAlert | None:
     default = str(conf.get("core", "executor")).split(",")[0].strip()
     if not default.endswith(_RUN_CALLBACKS):
         return None
-    minutes = float(os.environ.get("SOSIE_DEADLINE_MINUTES", "50")) if minutes is None else minutes
+    minutes = environment.number("SOSIE_DEADLINE_MINUTES", 50) if minutes is None else minutes
     return DeadlineAlert(
         reference=DeadlineReference.DAGRUN_QUEUED_AT,
         interval=timedelta(minutes=minutes),
@@ -285,7 +286,7 @@ def _alert(
 TASK_DEFAULTS: dict[str, Any] = {
     "owner": "sosie",
     "retries": RETRIES,
-    "retry_delay": timedelta(seconds=float(os.environ.get("SOSIE_RETRY_SECONDS", "30"))),
+    "retry_delay": timedelta(seconds=environment.number("SOSIE_RETRY_SECONDS", 30)),
     "retry_exponential_backoff": 2.0,
     "max_retry_delay": timedelta(minutes=10),
     "retry_policy": RetryTransient(),

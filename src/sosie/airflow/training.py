@@ -16,6 +16,8 @@ from typing import Any
 from airflow.sdk import Param
 from airflow.sdk.exceptions import AirflowSkipException
 
+from sosie.airflow import environment
+
 log = logging.getLogger(__name__)
 
 LONG = timedelta(hours=48)
@@ -27,8 +29,7 @@ _TAIL = 200
 
 def schedule() -> str | None:
     """`SOSIE_TRAIN_SCHEDULE`: a cron expression or preset, or (the default) `none` for runs by hand only."""
-    cron = os.environ.get("SOSIE_TRAIN_SCHEDULE", "none").strip()
-    return None if cron.lower() == "none" else cron
+    return environment.cron("SOSIE_TRAIN_SCHEDULE", "none")
 
 
 PARAMS = {

@@ -1,15 +1,15 @@
 """What the tasks of `dedup_upkeep` do. As `bridge`, it imports a step's libraries where a task runs it."""
 
 import logging
-import os
+
+from sosie.airflow import environment
 
 log = logging.getLogger(__name__)
 
 
 def schedule() -> str | None:
     """`SOSIE_UPKEEP_SCHEDULE`: a cron expression or preset (default: every night at 3:30 UTC), or `none`."""
-    cron = os.environ.get("SOSIE_UPKEEP_SCHEDULE", "30 3 * * *").strip()
-    return None if cron.lower() == "none" else cron
+    return environment.cron("SOSIE_UPKEEP_SCHEDULE", "30 3 * * *")
 
 
 def begin() -> str:
