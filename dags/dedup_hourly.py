@@ -17,7 +17,7 @@ Every task can be run again and again: with the same hour and the same files it 
 | `match` | candidate pairs, decided with reasons | As above where Milvus is yours, as it asks it; the embedded one is not asked. |
 | `cluster` | groups, canonical listings, splits and merges | Clear the task. |
 | `publish_features` | decisions and embeddings to the online store | Clear the task. The storefront keeps the answers of the hour before until then. |
-| `follow` | the hour's changes under a second embedding version, while one is built (`dedup_rebuild`) or was live until lately | Clear the task. Duplicates are already published. |
+| `follow` | the hour's changes under a second embedding version, while one is built (`dedup_rebuild`) or was live until lately | Clear the task. Duplicates are already published; there is no report, no alert of a rule, and the next hour takes these files over, until it succeeds. *A model of that version is missing or damaged*: restore its folder, or give that version up, by `sosie rebuild --abandon` where it is being built and `SOSIE_REBUILD__FOLLOW_HOURS=0` where it was live until lately; then clear. |
 | `report` | manifest and page of the run | Clear the task. Duplicates are already published. |
 | `alert` | sends what a person must know, each once | An alert that could not be delivered is kept and sent by the next run. |
 

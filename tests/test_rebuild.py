@@ -20,13 +20,15 @@ import pytest
 
 from sosie import features, fence, pipeline, rebuild, registry, tables
 from sosie.artifacts import CARD, save
-from sosie.errors import SettingsError, StoreBusy
+from sosie.errors import ModelError, SettingsError, StoreBusy
 from sosie.features.versions import view_name
 from sosie.index import open_index, server
 from sosie.judgements import judge
 from sosie.lake import Lake
 from sosie.rebuild import measures
 from sosie.rebuild.comparison import folder
+from sosie.rebuild.instep import under_way
+from sosie.rebuild.target import begin
 from sosie.registry import Source
 from sosie.settings import PROJECT, Settings, load
 from sosie.simulate import Marketplace, write
@@ -165,6 +167,35 @@ from sosie.settings import load
 settings = load(home=sys.argv[1], rebuild={"chunk": 4})
 rebuild.build(settings, rebuild.Target.of(settings, sys.argv[2]))
 """
+
+
+def test_an_hour_that_can_not_follow_is_not_done_until_the_second_version_is_abandoned(
+    market: Path, other: Path, tmp_path: Path, until_the_end: ExitStack
+) -> None:
+    """`follow` comes before `report`: an hour that is told as done has left no gap, which a switch builds on."""
+    home, feed = tmp_path / "home", hours(market)
+    first = run(home, market, feed[0])
+    until_the_end.enter_context(server.serve(first.settings))
+    target = rebuild.Target.of(first.settings, register(first.settings, other))
+    begin(first.settings, target)
+    shutil.rmtree(target.models / "text")
+
+    with pytest.raises(ModelError, match="text"):
+        run(home, market, feed[1])
+    stopped = pipeline.Run(feed[1], first.settings)
+    assert stopped.staging.records()[-1]["step"] == "publish_features", "the storefront has the hour's answers"
+    assert first.lake.read(tables.RUNS)["run_id"].to_list() == [feed[0]]
+    changed = first.lake.read(tables.CHANGES, pl.col("run_id") == feed[1])["listing_id"]
+    assert changed.len() > 0
+    assert set(under_way(first.lake)) == set(changed)
+
+    command = [sys.executable, "-c", "from sosie.cli import app; app(['rebuild', '--abandon'])"]
+    mine = os.environ | {"SOSIE_HOME": str(home)}
+    told = subprocess.run(command, env=mine, capture_output=True, text=True, check=True)
+    assert "hours write it no more" in told.stdout
+    run(home, market, feed[1])
+    assert set(first.lake.read(tables.RUNS)["state"]) == {"succeeded"}
+    assert under_way(first.lake).is_empty()
 
 
 def test_the_whole_way_and_back(market: Path, other: Path, tmp_path: Path, until_the_end: ExitStack) -> None:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from sosie.artifacts import Artifact
+from sosie.errors import TerminalError
 from sosie.lake import Lake
 from sosie.settings import Settings
 from sosie.tables import EMBEDDINGS, RUNS, Table
@@ -40,10 +41,16 @@ def versions(settings: Settings) -> Versions:
 
 
 def _beside(settings: Settings) -> tuple[str | None, str | None]:
-    """Text and picture version of the second models, so that their service is there before they are served."""
+    """Text and picture version of the second models, so that their service is there before they are served.
+
+    None of models that can't be used: the storefront's answers don't wait for them, and the step `follow` says why.
+    """
     from sosie.rebuild import second
 
-    target = second(settings)
+    try:
+        target = second(settings)
+    except TerminalError:
+        return None, None
     return (target.versions["text"], target.versions["image"]) if target else (None, None)
 
 
