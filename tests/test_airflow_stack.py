@@ -58,7 +58,17 @@ def faults():
 
     [terminal(), unexpected(), transient()] >> killed()
 
+@dag(schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC), default_args=bridge.TASK_DEFAULTS,
+     params=bridge.PARAMS, on_failure_callback=bridge.alert_run_failure)
+def refused():
+    @task
+    def terminal():
+        raise BatchRejected("The batch is no good. Send it again.")
+
+    terminal()
+
 faults()
+refused()
 '''
 
 
@@ -111,7 +121,9 @@ def faults(running: Running) -> Outcome:
     while running.airflow.client.dag("faults") is None:
         assert time.monotonic() < until, running.airflow.client.import_errors()
         time.sleep(0.5)
-    running.airflow.client.unpause("faults")
+    for dag_id in ("refused", "faults"):
+        running.airflow.client.unpause(dag_id)
+    running.run("refused", "2026-01-05T06")
     return running.run("faults", "2026-01-05T07")
 
 
@@ -181,7 +193,7 @@ def test_a_failed_run_alerts_once_for_each_fault(running: Running, faults: Outco
         return texts
 
     until = time.monotonic() + 60
-    wanted = {"deadline_missed", "faults.terminal", "faults.unexpected", "faults.killed"}
+    wanted = {"deadline_missed", "refused.terminal", "faults.terminal", "faults.unexpected", "faults.killed"}
     while not wanted <= told().keys() and time.monotonic() < until:
         time.sleep(1)
     found = told()
