@@ -12,7 +12,9 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
+import polars as pl
 import pytest
 import uvicorn
 from page_lake import HOURS, Market, identify, make
@@ -243,3 +245,49 @@ def test_two_browsers_never_judge_one_pair_unknowingly(market: Market, tab: Tab)
     assert bob.get_by_role("alert").inner_text().count("Meanwhile ada said that these two are different products") == 1
     said = market.lake.read(tables.JUDGEMENTS).filter(left_id=left, right_id=right)
     assert said.select("who", "verdict").rows() == [("ada", "different")]
+
+
+def with_pictures(market: Market) -> str:
+    """Where a pair is looked at whose two listings have pictures."""
+    seen = market.lake.read(tables.LISTINGS, pl.col("image_hash").is_not_null(), ~pl.col("is_deleted"))["listing_id"]
+    pairs = market.lake.read(tables.PAIRS, pl.all_horizontal(pl.col("left_id", "right_id").is_in(seen.implode())))
+    left, right = pairs.sort("left_id", "right_id").select("left_id", "right_id").row(0)
+    return f"/review?{urlencode({'left': left, 'right': right})}"
+
+
+def test_enter_says_nothing(market: Market, tab: Tab) -> None:
+    page = tab("eva:j")
+    page.goto("/review")
+    left, right = (page.locator(f'input[name="{side}"]').first.input_value() for side in ("left", "right"))
+    assert page.locator("form.say button:visible").count() == 3
+    note = page.get_by_label("Why (optional)")
+    note.fill("another size")
+    note.press("Enter")
+    assert note.input_value() == "another size"
+    page.get_by_role("button", name="Different").click()
+    page.get_by_text("no cluster holds both now").wait_for()
+    said = market.lake.read(tables.JUDGEMENTS).filter(left_id=left, right_id=right, who="eva")
+    assert said.select("verdict", "note").rows() == [("different", "another size")]
+
+
+def test_enter_on_a_tick_chooses_nothing(market: Market, tab: Tab) -> None:
+    page = tab("eva:j")
+    cluster = market.lake.read(tables.CLUSTERS).sort("size", "cluster_id")["cluster_id"][-1]
+    page.goto(f"/clusters/{cluster}")
+    tick = page.locator("input[name=chosen]").last
+    tick.check()
+    tick.press("Enter")
+    page.wait_for_load_state("networkidle")
+    assert tick.is_checked()
+    assert market.lake.read(tables.CANONICAL_CHOICES).filter(who="eva").is_empty()
+
+
+def test_the_large_pictures_close_as_often_as_they_open(market: Market, tab: Tab) -> None:
+    page = tab("flo:j", width=390)
+    page.goto(with_pictures(market))
+    zoom = page.locator("dialog.zoom")
+    for _ in range(3):
+        page.locator("a[data-zoom]").first.click()
+        assert zoom.is_visible()
+        zoom.get_by_role("button", name="Close").click()
+        assert not zoom.is_visible()

@@ -35,8 +35,14 @@
     document.querySelector(`button[data-key="${CSS.escape(key)}"]`)?.click();
   });
 
-  // One press, one judgement.
+  // Chromium heeds a form's disabled first button in text fields alone.
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && event.target.matches("input[type=checkbox]")) event.preventDefault();
+  });
+
+  // One press, one judgement; a dialog closes as often as one likes.
   document.addEventListener("submit", (event) => {
+    if (event.target.method === "dialog") return;
     if (event.target.dataset.sent) event.preventDefault();
     event.target.dataset.sent = "yes";
   });
