@@ -291,3 +291,24 @@ def test_the_large_pictures_close_as_often_as_they_open(market: Market, tab: Tab
         assert zoom.is_visible()
         zoom.get_by_role("button", name="Close").click()
         assert not zoom.is_visible()
+
+
+def test_keys_can_be_switched_off(market: Market, tab: Tab) -> None:
+    page = tab("gus:j")
+    page.goto(with_pictures(market))
+    zoom, keys = page.locator("dialog.zoom"), page.get_by_label("Keys on")
+    hint = page.locator("form.say kbd").first
+    assert keys.is_checked()
+    assert hint.is_visible()
+    keys.uncheck()
+    page.reload()
+    assert not keys.is_checked()
+    assert not hint.is_visible()
+    for key in "zds":
+        page.keyboard.press(key)
+    assert not zoom.is_visible()
+    keys.check()
+    assert hint.is_visible()
+    page.keyboard.press("z")
+    assert zoom.is_visible()
+    assert market.lake.read(tables.JUDGEMENTS).filter(who="gus").is_empty()

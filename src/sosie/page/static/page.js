@@ -27,9 +27,21 @@
     link.addEventListener("click", (event) => { event.preventDefault(); look(); });
   }
 
+  // Letters alone may be spoken or pressed by mistake, so keys can be switched off, for this browser.
+  const keys = document.querySelector(".keys");
+  const keyless = () => localStorage.getItem("sosie.keys") === "off";
+  if (keys) {
+    const tick = keys.querySelector("input");
+    const show = () => { tick.checked = !keyless(); document.body.classList.toggle("keyless", keyless()); };
+    tick.addEventListener("change", () => { localStorage.setItem("sosie.keys", tick.checked ? "on" : "off"); show(); });
+    show();
+    keys.hidden = false;
+  }
+
   document.addEventListener("keydown", (event) => {
+    if (keyless()) return;
     if (event.ctrlKey || event.metaKey || event.altKey || event.repeat || zoom?.open) return;
-    if (event.target.closest("input, textarea, select")) return;
+    if (event.target.closest("input:not([type=checkbox]), textarea, select")) return;
     const key = event.key.toLowerCase();
     if (key === "z") { event.preventDefault(); look(); return; }
     document.querySelector(`button[data-key="${CSS.escape(key)}"]`)?.click();
