@@ -58,7 +58,7 @@ class Leases:
             connection.execute("delete from leases where left_id = ? and right_id = ? and who = ?", (*pair, who))
 
     def skip(self, pair: Pair, who: str) -> None:
-        """Set the pair aside for this reviewer until tomorrow; others still see it."""
+        """Set the pair aside for this reviewer for `SKIP_SECONDS`; others still see it."""
         with self._open() as connection:
             connection.execute(
                 "insert or replace into skips values (?, ?, ?, ?)", (*pair, who, time.time() + SKIP_SECONDS)
