@@ -4,6 +4,7 @@ import hashlib
 import html
 import io
 import json
+import math
 import re
 import shutil
 from datetime import UTC, datetime, timedelta
@@ -531,21 +532,44 @@ def test_quarantined_rows_land_again_for_the_next_run(market: Market, ada: TestC
     (market.settings.landing / file.path).unlink()
 
 
-def test_an_unusual_hour_stands_out(tmp_path: Path) -> None:
-    store = Store(load(home=tmp_path))
+def hours_of(home: Path, quarantined: list[int]) -> Store:
+    """Hours from 2026-01-05T00 on, of a thousand rows each."""
+    store = Store(load(home=home))
     start = datetime(2026, 1, 5, tzinfo=UTC)
-    for number in range(12):
-        quarantined = 300 if number == 11 else 10 + number % 3
-        counts = [{"name": "rows_read", "value": 1000}, {"name": "rows_quarantined", "value": quarantined}]
+    for number, refused in enumerate(quarantined):
+        counts = [{"name": "rows_read", "value": 1000}, {"name": "rows_quarantined", "value": refused}]
         step = {"name": "validate", "seconds": 1.0, "peak_memory_bytes": 1, "counts": counts}
         row = dict.fromkeys(tables.RUNS.columns) | {
             "run_id": f"{start + timedelta(hours=number):%Y-%m-%dT%H}", "state": "succeeded", "files": [],
             "steps": [step], "seconds": 60.0 + number % 4,
         }  # fmt: skip
         store.lake.upsert(tables.RUNS, pl.DataFrame([row], schema=tables.RUNS.schema))
+    return store
+
+
+def test_an_unusual_hour_stands_out(tmp_path: Path) -> None:
+    store = hours_of(tmp_path, [300 if number == 11 else 10 + number % 3 for number in range(12)])
     found = {one.name: one.unusual for one in told_hours.drift(store, told_hours.one(store, "2026-01-05T11"))}
     assert found == {"changed": False, "quarantined": True, "seconds": False}
     assert not any(one.unusual for one in told_hours.drift(store, told_hours.one(store, "2026-01-05T10")))
+
+
+@pytest.mark.parametrize("now", [0, 5])
+def test_an_hour_is_held_against_hours_that_were_all_alike(tmp_path: Path, now: int) -> None:
+    store = hours_of(tmp_path, [0] * 7 + [now])
+    (refused,) = [one for one in told_hours.drift(store, told_hours.one(store, "2026-01-05T07"))
+                  if one.name == "quarantined"]  # fmt: skip
+    assert refused.distance == (math.inf if now else 0)
+    assert refused.unusual == bool(now)
+    told = client(store.settings).get("/runs/2026-01-05T07").text
+    table = told[told.index('class="drift"') :]
+    assert ("unusual" in table) == bool(now)
+    assert "too few hours" not in table
+    assert "inf" not in table
+    (early,) = [one for one in told_hours.drift(store, told_hours.one(store, "2026-01-05T05"))
+                if one.name == "quarantined"]  # fmt: skip
+    assert early.distance is None
+    assert "too few hours" in client(store.settings).get("/runs/2026-01-05T05").text
 
 
 names = st.sampled_from("abcdef")

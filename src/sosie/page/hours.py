@@ -1,5 +1,6 @@
 """Hours told: how rows and pairs flowed, how long each step took, what was refused, and whether it is as usual."""
 
+import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -58,7 +59,11 @@ class Hour:
 
 @dataclass(frozen=True)
 class Drift:
-    """One measure of an hour beside those before it, oldest first. `distance` is in robust standard deviations."""
+    """One measure of an hour beside those before it, oldest first.
+
+    `distance` is in robust standard deviations: infinite for another figure than hours had that were all alike, None
+    where fewer than `ENOUGH` came before.
+    """
 
     name: str
     label: str
@@ -132,6 +137,8 @@ def _held(name: str, label: str, now: float, before: tuple[float, ...]) -> Drift
         spread = 1.4826 * median(abs(value - middle) for value in before)
         if spread > 0:
             distance = (now - middle) / spread
+        else:  # as good as all were alike: any other figure is news
+            distance = 0.0 if now == middle else math.copysign(math.inf, now - middle)
     return Drift(name, label, now, before, distance)
 
 
