@@ -177,11 +177,12 @@ def headline(count: Counts) -> str:
     if not (read or match or review or clusters):
         return "No rows came, nothing changed"
     parts = [f"{number(count.changed)} of {number(read)} listings changed" if read else "No rows came"]
-    found = f"{number(match) if match else 'no'} new {'pairs match' if match > 1 else 'pair matches'}"
+    compared = plural(count("match.candidates"), "pair")  # known ones too: all those of a listing that changed
+    found = f"{number(match)} of {compared} compared match{'es' * (match == 1)}" if match else "no pair matches"
     moved = f"{plural(clusters, 'cluster') if clusters else 'no cluster'} changed"
     parts.append(f"{found}{' and' if match and clusters else ','} {moved}")
     if review:
-        parts.append(f"{plural(review, 'new pair')} {'needs' if review == 1 else 'need'} a person")
+        parts.append(f"{plural(review, 'pair')} {'needs' if review == 1 else 'need'} a person")
     if refused := count("validate.rows_quarantined"):
         parts.append(f"{plural(refused, 'row')} quarantined")
     return "; ".join(parts)
