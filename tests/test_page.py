@@ -417,6 +417,26 @@ def test_a_search_finds_what_the_lake_holds(market: Market, ada: TestClient) -> 
     assert everything == set(both["cluster_id"])
 
 
+def test_every_member_of_a_large_cluster_can_be_reached(tmp_path: Path) -> None:
+    store = Store(load(home=tmp_path))
+    ids = [f"m{number:03}" for number in range(store.settings.clusters.max_size)]
+    whole = {"updated_at": datetime.now(UTC), "is_deleted": False, "content_hash": "x", "first_seen_run": HOURS[0]}
+    listings = [
+        dict.fromkeys(tables.LISTINGS.columns) | whole
+        | {"listing_id": one, "title": f"Kettle, the one of {one}", "image_hash": "0" * 64}
+        for one in ids
+    ]  # fmt: skip
+    store.lake.upsert(tables.LISTINGS, pl.DataFrame(listings, schema=tables.LISTINGS.schema))
+    same = {"cluster_id": "c", "canonical_id": ids[0], "size": len(ids), "changed_run": HOURS[0]}
+    rows = pl.DataFrame([same | {"listing_id": one} for one in ids], schema=tables.CLUSTERS.schema)
+    store.lake.upsert(tables.CLUSTERS, rows)
+    browser = client(store.settings)
+    page = browser.get("/clusters/c").text
+    assert re.findall(r'name="chosen" value="(\w+)"', page) == ids
+    card = browser.get("/clusters", params={"q": f"kettle {ids[-1]}"}).text
+    assert re.findall(r'alt="Picture of Kettle, the one of (\w+)"', card)[:3] == [ids[0], ids[-1], ids[1]]
+
+
 def test_a_listing_in_no_cluster_is_found_as_such(market: Market, ada: TestClient) -> None:
     alone = market.lake.read(tables.LISTINGS).join(market.lake.read(tables.CLUSTERS), on="listing_id", how="anti")
     page = ada.get("/clusters", params={"q": alone["listing_id"][0]}).text

@@ -14,14 +14,13 @@ from sosie.tables import CANONICAL_CHOICES, CLUSTER_EVENTS, CLUSTERS, LISTINGS, 
 PER_PAGE = 12
 FACES = 5
 LONERS = 12
-MEMBERS = 60
 
 ORDERS = {"largest": "Largest first", "latest": "Changed last"}
 
 
 @dataclass(frozen=True)
 class Card:
-    """A cluster in a list: its first members, the canonical one first."""
+    """A cluster in a list: some of its members, the canonical one first, then those that were searched for."""
 
     cluster_id: str
     size: int
@@ -64,6 +63,7 @@ def search(store: Store, text: str = "", seller: str = "", order: str = "largest
     """Clusters with a listing of this id, or with all these words in its title, and of this seller. Pages from 1."""
     heads = store.lake.scan(CLUSTERS).filter(pl.col("listing_id") == pl.col("canonical_id"))
     loners: tuple[Listing, ...] = ()
+    hits = pl.DataFrame(schema={"listing_id": pl.String})
     if text.strip() or seller.strip():
         hits = _hits(store, text, seller)
         placed = (
@@ -75,7 +75,7 @@ def search(store: Store, text: str = "", seller: str = "", order: str = "largest
     by = ["changed_run", "size"] if order == "latest" else ["size", "changed_run"]
     all_heads = heads.sort(*by, "cluster_id", descending=[True, True, False], nulls_last=True).collect()
     shown = all_heads.slice((page - 1) * PER_PAGE, PER_PAGE)
-    return Found(_cards(store, shown), all_heads.height, loners)
+    return Found(_cards(store, shown, hits["listing_id"]), all_heads.height, loners)
 
 
 def _hits(store: Store, text: str, seller: str) -> pl.DataFrame:
@@ -90,12 +90,12 @@ def _hits(store: Store, text: str, seller: str) -> pl.DataFrame:
     return store.lake.read(LISTINGS, *wanted, columns=["listing_id"])
 
 
-def _cards(store: Store, heads: pl.DataFrame) -> tuple[Card, ...]:
+def _cards(store: Store, heads: pl.DataFrame, hits: pl.Series) -> tuple[Card, ...]:
     members = (
         store.lake.scan(CLUSTERS)
         .filter(pl.col("cluster_id").is_in(heads["cluster_id"].implode()))
         .select("cluster_id", "listing_id")
-        .sort("cluster_id", "listing_id")
+        .sort("cluster_id", ~pl.col("listing_id").is_in(hits.implode()), "listing_id")
         .collect()
     )
     faces: dict[str, list[str]] = defaultdict(list)
@@ -120,10 +120,10 @@ def _cards(store: Store, heads: pl.DataFrame) -> tuple[Card, ...]:
 
 
 def cluster(store: Store, cluster_id: str) -> Cluster:
-    """One cluster in full, its members cut at `MEMBERS`. Raises `Refused` where there is none."""
+    """One cluster in full: `clusters.max_size` bounds it. Raises `Refused` where there is none."""
     rows = members_of(store, cluster_id)
     ids, head = rows["listing_id"].to_list(), rows["canonical_id"][0]
-    shown = [head, *(one for one in ids if one != head)][:MEMBERS]
+    shown = [head, *(one for one in ids if one != head)]
     items = store.listings(shown)
     held = _strongest(store, ids)
     inside = pl.col("left_id").is_in(ids) | pl.col("right_id").is_in(ids)
