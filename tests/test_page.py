@@ -417,9 +417,10 @@ def test_a_search_finds_what_the_lake_holds(market: Market, ada: TestClient) -> 
     assert everything == set(both["cluster_id"])
 
 
-def test_every_member_of_a_large_cluster_can_be_reached(tmp_path: Path) -> None:
-    store = Store(load(home=tmp_path))
-    ids = [f"m{number:03}" for number in range(store.settings.clusters.max_size)]
+def one_cluster(home: Path, size: int | None = None) -> tuple[Store, list[str]]:
+    """A lake of the one cluster `c` of m000, m001, …: as large as one may be where no size is given."""
+    store = Store(load(home=home))
+    ids = [f"m{number:03}" for number in range(size or store.settings.clusters.max_size)]
     whole = {"updated_at": datetime.now(UTC), "is_deleted": False, "content_hash": "x", "first_seen_run": HOURS[0]}
     listings = [
         dict.fromkeys(tables.LISTINGS.columns) | whole
@@ -430,11 +431,45 @@ def test_every_member_of_a_large_cluster_can_be_reached(tmp_path: Path) -> None:
     same = {"cluster_id": "c", "canonical_id": ids[0], "size": len(ids), "changed_run": HOURS[0]}
     rows = pl.DataFrame([same | {"listing_id": one} for one in ids], schema=tables.CLUSTERS.schema)
     store.lake.upsert(tables.CLUSTERS, rows)
+    return store, ids
+
+
+def test_every_member_of_a_large_cluster_can_be_reached(tmp_path: Path) -> None:
+    store, ids = one_cluster(tmp_path)
     browser = client(store.settings)
     page = browser.get("/clusters/c").text
     assert re.findall(r'name="chosen" value="(\w+)"', page) == ids
     card = browser.get("/clusters", params={"q": f"kettle {ids[-1]}"}).text
     assert re.findall(r'alt="Picture of Kettle, the one of (\w+)"', card)[:3] == [ids[0], ids[-1], ids[1]]
+
+
+def test_a_split_is_taken_back_whole(tmp_path: Path) -> None:
+    store, ids = one_cluster(tmp_path, 4)
+    ada = client(store.settings)
+    judgements.judge(store.lake, "m000", "m001", "same", "ada")
+    seen = field(ada.get("/clusters/c").text, "seen")
+    assert ada.post("/clusters/c/split", data={"seen": seen, "chosen": ids[-1]}).status_code == 303
+    assert judgements.active(store.lake).filter(verdict="different").height == 3
+    banner = html.unescape(ada.get("/review").text)
+    assert "3 pairs" in banner
+    assert "Undo all 3" in banner
+    assert ada.post("/review/undo", data={"cause": ""}).status_code == 303
+    assert judgements.active(store.lake).rows() == [("m000", "m001", "same")], "what was said before it stands"
+    assert "Undo all" not in ada.get("/review").text
+
+
+def test_a_split_never_takes_the_place_of_a_word_that_its_reviewer_has_not_seen(tmp_path: Path) -> None:
+    store, _ = one_cluster(tmp_path, 4)
+    ada = client(store.settings)
+    seen = field(ada.get("/clusters/c").text, "seen")
+    judgements.judge(store.lake, "m000", "m003", "same", "bob")
+    refused = ada.post("/clusters/c/split", data={"seen": seen, "chosen": "m003"})
+    assert refused.status_code == 409
+    assert "or what people said of its listings, has changed" in sentence(refused.text)
+    assert judgements.active(store.lake).rows() == [("m000", "m003", "same")]
+    knowing = field(ada.get("/clusters/c").text, "seen")
+    assert ada.post("/clusters/c/split", data={"seen": knowing, "chosen": "m003"}).status_code == 303
+    assert judgements.active(store.lake).filter(verdict="different").height == 3
 
 
 def test_a_listing_in_no_cluster_is_found_as_such(market: Market, ada: TestClient) -> None:
@@ -468,7 +503,7 @@ def test_clusters_split_at_once_and_join_and_choose_their_head_at_the_next_run(m
     stale = ada.post(f"/clusters/{wrong}/split", data={"seen": "stale", "chosen": rare})
     assert (stale.status_code, sentence(stale.text)) == (
         409,
-        "This cluster has changed since you opened it; look at it again.",
+        "This cluster, or what people said of its listings, has changed since you opened it; look at it again.",
     )
     assert ada.post(f"/clusters/{wrong}/split", data={"seen": field(page, "seen")}).status_code == 400
     assert ada.post(f"/clusters/{wrong}/split", data={"seen": field(page, "seen"), "chosen": rare}).status_code == 303

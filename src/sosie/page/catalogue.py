@@ -6,7 +6,7 @@ from typing import Any
 
 import polars as pl
 
-from sosie.page.judging import fingerprint, members_of
+from sosie.page.judging import between, fingerprint, members_of
 from sosie.page.store import Store
 from sosie.report.data import Listing
 from sosie.tables import CANONICAL_CHOICES, CLUSTER_EVENTS, CLUSTERS, LISTINGS, PAIRS
@@ -128,14 +128,14 @@ def cluster(store: Store, cluster_id: str) -> Cluster:
     held = _strongest(store, ids)
     inside = pl.col("left_id").is_in(ids) | pl.col("right_id").is_in(ids)
     judged = store.standing().filter(inside).sort("when", descending=True)
-    waits = judged.filter(pl.col("left_id").is_in(ids), pl.col("right_id").is_in(ids), verdict="different").height
+    waits = between(store, ids).filter(verdict="different").height
     choices = store.lake.read(CANONICAL_CHOICES, pl.col("listing_id").is_in(ids)).sort("when")
     wanted = choices["listing_id"][-1] if choices.height else None
     return Cluster(
         cluster_id,
         head,
         rows.height,
-        fingerprint(ids),
+        fingerprint(store, ids),
         tuple(Member(items[one], held.get(one)) for one in shown),
         tuple(_history(store, cluster_id)),
         tuple(judged.head(50).iter_rows(named=True)),

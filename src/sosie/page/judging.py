@@ -1,7 +1,7 @@
 """A reviewer's word, taken down: never over somebody else's that this reviewer has not seen."""
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from itertools import product
@@ -64,27 +64,28 @@ def judge(store: Store, person: Person, one: str, other: str, verdict: str, know
 
 
 def undo(store: Store, person: Person) -> tuple[str, str]:
-    """Take back this reviewer's last judgement, and return its pair. Raises `Refused` where a run has used it."""
+    """Take back this reviewer's last act, and return a pair of it. Raises `Refused` where a run has used it."""
     with _alone(store):
-        own = latest_of(store, person)
-        if own is None:
+        act = latest_of(store, person)
+        if not act:
             raise Refused(409, "There is no judgement of yours to take back.")
+        own = act[0]
         if used(store, own["when"]):
             raise Refused(
                 409,
                 "Your last judgement is in use since the last run, so it can't be taken back; judge the pair anew.",
                 _at(own["left_id"], own["right_id"]),
             )
-        judgements.retract(store.lake, own["left_id"], own["right_id"], person.name, own["when"])
+        judgements.retract_act(store.lake, person.name, own["when"])
     if own["verdict"] == "different":
         heed(store.settings)
     return own["left_id"], own["right_id"]
 
 
-def latest_of(store: Store, person: Person) -> dict[str, Any] | None:
-    """The newest judgement of this reviewer that holds."""
+def latest_of(store: Store, person: Person) -> list[dict[str, Any]]:
+    """This reviewer's newest judgements that hold: one, or those of a split, which all have its time."""
     own = store.standing().filter(pl.col("who") == person.name)
-    return own.sort("when").row(-1, named=True) if own.height else None
+    return own.filter(pl.col("when") == pl.col("when").max()).to_dicts()
 
 
 def used(store: Store, when: datetime) -> bool:
@@ -103,18 +104,31 @@ def members_of(store: Store, cluster_id: str) -> pl.DataFrame:
     return rows
 
 
-def fingerprint(listing_ids: Iterable[str]) -> str:
-    """What a form carries to say which members its reader has seen."""
-    return hashlib.sha256("\0".join(sorted(listing_ids)).encode()).hexdigest()[:16]
+def between(store: Store, members: list[str]) -> pl.DataFrame:
+    """The judgements that hold of two of `members`."""
+    return store.standing().filter(pl.all_horizontal(pl.col("left_id", "right_id").is_in(members)))
+
+
+def fingerprint(store: Store, members: list[str]) -> str:
+    """What a form carries to say which members its reader has seen, and which judgements of two of them."""
+    said = [" ".join(map(str, row)) for row in between(store, members).iter_rows()]
+    return hashlib.sha256("\0".join([*sorted(members), *said]).encode()).hexdigest()[:16]
 
 
 def split(store: Store, person: Person, cluster_id: str, chosen: list[str], knowing: str) -> None:
-    """Judge each of `chosen` different from every other member, as `judge` does."""
+    """Judge each of `chosen` different from every other member, as `judge` does.
+
+    `knowing` is the `fingerprint` that the reviewer was shown.
+    """
     back = f"/clusters/{quote(cluster_id, safe='')}"
     with _alone(store):
         members = members_of(store, cluster_id)["listing_id"].to_list()
-        if fingerprint(members) != knowing:
-            raise Refused(409, "This cluster has changed since you opened it; look at it again.", back)
+        if fingerprint(store, members) != knowing:
+            raise Refused(
+                409,
+                "This cluster, or what people said of its listings, has changed since you opened it; look at it again.",
+                back,
+            )
         out = sorted(set(chosen) & set(members))
         rest = [member for member in members if member not in out]
         if not out or not rest:

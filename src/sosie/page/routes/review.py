@@ -54,7 +54,10 @@ def routes(page: "Page") -> APIRouter:
         ahead = rest.slice((number - 1) * PER_PAGE, PER_PAGE).to_dicts()
         ids = {row[side] for row in ahead for side in SIDES} | set(current or ())
         items = store.listings(ids)
-        mine = judging.latest_of(store, person) if person.may_judge else None
+        mine = judging.latest_of(store, person) if person.may_judge else []
+        if mine and judging.used(store, mine[0]["when"]):
+            mine = []
+        said = [(one["left_id"], one["right_id"]) for one in mine]
         return show(
             request,
             person,
@@ -67,8 +70,8 @@ def routes(page: "Page") -> APIRouter:
             ahead=[{**row, "left": items[row["left_id"]], "right": items[row["right_id"]]} for row in ahead],
             page=number,
             pages=max(1, -(-rest.height // PER_PAGE)),
-            mine=mine if mine and not judging.used(store, mine["when"]) else None,
-            together=mine is not None and veto.together(store.lake, [(mine["left_id"], mine["right_id"])]).height > 0,
+            mine=mine,
+            together=bool(said) and veto.together(store.lake, said).height > 0,
         )
 
     def _next(waiting: pl.DataFrame, person: Person) -> tuple[tuple[str, str], str]:
