@@ -285,9 +285,15 @@ def test_a_browser_that_sends_only_the_origin_may(market: Market, ada: TestClien
 
 
 def test_a_reader_sees_no_buttons_and_takes_no_lease(market: Market, ada: TestClient) -> None:
-    vera = client(market.settings, "vera").get("/review").text
-    assert "data-key" not in vera
-    assert f'value="{pair_on(ada.get("/review").text)[0]}"' not in vera
+    left, right = pair_on(ada.get("/review").text)
+    leases = Leases(market.settings.home / "page" / "leases.db")
+    before = leases.not_for("nobody")
+    vera = client(market.settings, "vera")
+    for params in ({}, {"left": left, "right": right}, {"left": right, "right": "nobody"}):
+        page = vera.get("/review", params=params).text
+        assert "data-key" not in page
+        assert 'method="post"' not in page
+    assert leases.not_for("nobody").equals(before)
 
 
 # --- strangers' words -----------------------------------------------------------------------------------------------
@@ -723,6 +729,7 @@ def test_a_candidate_that_failed_its_gate_needs_a_second_word(tmp_path: Path) ->
     ("path", "status"),
     [
         ("/review?page=0", 422),
+        ("/review?page=10000000000000000000", 422),
         ("/review?cause=nonsense", 422),
         ("/review?left=a&right=a", 400),
         ("/clusters?order=sideways", 422),

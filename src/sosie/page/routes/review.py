@@ -35,7 +35,7 @@ def routes(page: "Page") -> APIRouter:
         cause: Annotated[Cause, Query()] = "",
         left: Annotated[str, Query(max_length=512)] = "",
         right: Annotated[str, Query(max_length=512)] = "",
-        number: Annotated[int, Query(ge=1, alias="page")] = 1,
+        number: Annotated[int, Query(ge=1, le=1_000_000, alias="page")] = 1,
     ) -> Response:
         """One pair in full: the named one, or the most valuable that nobody else is looking at."""
         everything = store.queue()
