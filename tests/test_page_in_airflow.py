@@ -84,3 +84,12 @@ def test_roles_read_and_judge_as_airflow_says(tmp_path: Path) -> None:
     said = lake.read(tables.JUDGEMENTS).sort("when")["who"].to_list()
     assert said == ["user-person", "op-person", "admin-person"]
     assert judgements.active(lake).rows() == [("a", "b", "same")]
+
+
+def test_an_hour_that_somebody_named_is_only_text() -> None:
+    """Who triggers a run names its hour, and whoever opens the run's tab reads it."""
+    from sosie.airflow.pages import _told
+
+    page = bytes(_told("There is no report of hour <script>alert(1)</script> yet.").body).decode()
+    assert "<script>" not in page
+    assert "hour &lt;script&gt;" in page

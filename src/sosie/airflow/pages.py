@@ -99,7 +99,7 @@ def build(settings: Settings) -> FastAPI:
             raise HTTPException(404, "No such run.")
         hour = bridge.run_id({"dag_run": run})
         if inside(root, f"{hour}/index.html") is None:
-            return _told(f"There is no report of hour {hour} yet: the task <code>report</code> writes it.")
+            return _told(f"There is no report of hour {hour} yet: the task report writes it.")
         return RedirectResponse(f"{request.scope['root_path']}/{quote(hour)}/index.html", headers=HEADERS)
 
     @app.get("/{path:path}")
@@ -119,5 +119,5 @@ def build(settings: Settings) -> FastAPI:
     return app
 
 
-def _told(text: str) -> HTMLResponse:
-    return HTMLResponse(_PAGE.format(body=f"<p>{text}</p>"), headers=HEADERS)
+def _told(sentence: str) -> HTMLResponse:
+    return HTMLResponse(_PAGE.format(body=f"<p>{escape(sentence)}</p>"), headers=HEADERS)
