@@ -135,7 +135,7 @@ def test_sure_pairs_are_sampled_by_a_digest_of_their_ids(market: Market) -> None
 
 def test_a_match_that_was_not_joined_waits_with_its_cause(tmp_path: Path) -> None:
     """Two clusters, two matches between them: one thing to judge; why is what the hour said, or people since."""
-    store = Store(load(home=tmp_path))
+    store = Store(load(home=tmp_path, review={"learning_share": 0, "random_share": 0}))
     rows = [("a", "A"), ("b", "A"), ("c", "C"), ("d", "C"), ("e", "E"), ("f", "E"), ("g", "E")]
     sizes = {"A": 2, "C": 2, "E": 3}
     clusters = [

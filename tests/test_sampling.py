@@ -93,16 +93,38 @@ def test_the_queue_keeps_its_order_and_gets_its_share(
     valued = found.filter(~pl.col("sampled"))
     assert valued.select(SIDES).equals(queue.join(valued, on=SIDES, how="semi", maintain_order="left").select(SIDES))
     sampled = found.filter("sampled")
-    expected = queue.height * (wanted.learning + wanted.random) / (1 - wanted.random)
-    assert sampled.height <= expected + 2
-    outside = sampled.join(
-        learning.head(round(queue.height * wanted.learning / (1 - wanted.random))), on=SIDES, how="anti"
-    )
-    sure = pl.concat([matches.select(SIDES), others.select(SIDES)])
-    assert outside.join(sure, on=SIDES, how="anti").is_empty()
+    assert sampled.height <= found.height * (wanted.learning + wanted.random) + 3
+    known = pl.concat([each.select(SIDES) for each in (learning, matches, others)])
+    assert sampled.join(known, on=SIDES, how="anti").is_empty()
     if wanted == Shares(0, 0):
         assert found.select(SIDES).equals(queue.select(SIDES))
     if queue.is_empty():
+        assert found.is_empty()
+
+
+@settings(deadline=None)
+@given(st.integers(0, 60), st.lists(st.booleans(), min_size=60, max_size=60), shares)
+def test_where_there_is_enough_of_everything_each_kind_has_its_share_of_all(
+    waits: int, within: list[bool], wanted: Shares
+) -> None:
+    """However many of the pairs to learn from wait in the queue anyway."""
+    queue = frame([(0.5, 0.5, "a", place, place) for place in range(waits)])
+    of_queue = queue.filter(pl.Series(within[:waits], dtype=pl.Boolean)).select(SIDES)
+    elsewhere = [
+        frame([(score, score, "b", 0, 0)] * 900).with_columns(left_id=pl.lit(name) + pl.col("left_id"))
+        for name, score in (("u", 0.4), ("m", 0.99), ("o", 0.01))
+    ]
+    learning = pl.concat([of_queue, elsewhere[0].select(SIDES)]).sample(fraction=1, shuffle=True, seed=waits)
+    found = sampling.mixed(queue, learning, elsewhere[1], elsewhere[2], wanted)
+    assert found.select(SIDES).is_unique().all()
+    assert queue.join(found, on=SIDES, how="anti").is_empty()
+    sampled = found.filter("sampled").select(SIDES)
+    by_lot = sampled.join(pl.concat(elsewhere[1:]), on=SIDES, how="semi")
+    taught = sampled.join(by_lot, on=SIDES, how="anti")
+    assert set(taught.rows()) == set(learning.head(taught.height).rows()), "the best to learn from come first"
+    assert taught.height == pytest.approx(wanted.learning * found.height, abs=1.5)
+    assert by_lot.height == pytest.approx(wanted.random * found.height, abs=1.5)
+    if not waits:
         assert found.is_empty()
 
 

@@ -75,13 +75,25 @@ def mixed(
     """left_id, right_id, sampled: the queue, its share of pairs to learn from and to measure by spread in it evenly.
 
     All are in order and have left_id, right_id; `matches` and `others` are sure pairs by lot. A pair of the queue that
-    is to be learnt from comes once, as that. Nothing is sampled where nothing waits.
+    is to be learnt from comes once, as that. Shares are of all that is asked, samples included, as far as there are
+    enough of each kind. Nothing is sampled where nothing waits.
     """
-    drawn = queue.height * shares.random / (1 - shares.random)
-    wanted = round(queue.height * shares.learning / (1 - shares.random))
-    taught = learning.select(_SIDES).head(wanted)
+    if queue.is_empty():
+        return queue.select(*_SIDES, sampled=pl.lit(False))
+    # One to learn from that waits anyway takes a place of the queue; any other one makes the whole larger, and so the
+    # number that are to be learnt from.
+    waits = queue.select(*_SIDES, waits=pl.lit(True))
+    added = pl.col("waits").is_null().cum_sum()
+    share = shares.learning / (1 - shares.random)  # of all but pairs by lot
+    taught = (
+        learning.select(_SIDES)
+        .join(waits, on=_SIDES, how="left", maintain_order="left")
+        .filter(pl.int_range(1, pl.len() + 1) - 0.5 <= share * (queue.height + added))
+        .select(_SIDES)
+    )
     rest = queue.select(_SIDES).join(taught, on=_SIDES, how="anti", maintain_order="left")
     asked = pl.concat([rest, taught])
+    drawn = asked.height * shares.random / (1 - shares.random)
     chance = [
         each.select(_SIDES).join(asked, on=_SIDES, how="anti", maintain_order="left").head(round(drawn / 2))
         for each in (matches, others)
