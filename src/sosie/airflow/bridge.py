@@ -4,7 +4,6 @@ A DAG file is parsed again and again by a process that does nothing else, so wha
 """
 
 import logging
-import os
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
