@@ -6,7 +6,7 @@ keeps its id; when one splits, the part that holds its oldest listing does, and 
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -38,14 +38,16 @@ def evolve(
     groups: pl.DataFrame,
     listings: pl.DataFrame,
     run_id: str,
+    taken: Iterable[str],
     chosen: Mapping[str, datetime] = MappingProxyType({}),
 ) -> Lineage:
     """Carry ids over from the clusters that are held to the groups found now.
 
     `held` is every row of each affected cluster; `groups` (listing_id, group) says where each of their living members
     and every newly matched listing belongs now, a group of one meaning "in no cluster". `listings` has listing_id,
-    first_seen_run and the columns that `canonical` reads, for all of them. `chosen` tells when a person chose a listing
-    as the canonical one; the newest choice in a cluster holds.
+    first_seen_run and the columns that `canonical` reads, for all of them. `taken` are the ids of all clusters that are
+    held, affected or not: an hour that runs again may have given one that lives on elsewhere. `chosen` tells when a
+    person chose a listing as the canonical one; the newest choice in a cluster holds.
     """
     age: dict[str, Age] = {
         row[0]: (row[1], row[0]) for row in listings.select("listing_id", "first_seen_run").iter_rows()
@@ -65,11 +67,11 @@ def evolve(
         number: min(claimed, key=lambda cluster: min(age[m] for m in lives[cluster]))
         for number, claimed in claims.items()
     }
-    taken = set(members_before)
+    used = set(taken)
     for number, part in enumerate(parts):
         if number not in ids:
-            ids[number] = _new_id(part, run_id, taken)
-            taken.add(ids[number])
+            ids[number] = _new_id(part, run_id, used)
+            used.add(ids[number])
 
     canonical = _canonical(listings)
     rows = [

@@ -36,6 +36,7 @@ def regroup(run: Run, tally: Tally, seeds: pl.Series, judged: pl.DataFrame, held
         grouping.groups,
         listings,
         run.id,
+        held["cluster_id"],
         canonical.chosen(run.lake),
     )
     # The clusters go last: while they don't show a change, a run that died makes the same events and decisions again.
