@@ -245,7 +245,11 @@ class Lake:
 
     @_again_if_raced
     def append(self, table: Table, rows: pl.DataFrame, *, run_id: str = "") -> Written:
-        """Add the rows whose key isn't held yet. Never rewrites a file, so history stays as it was written."""
+        """Add the rows whose key isn't held yet. Never rewrites a file, so history stays as it was written.
+
+        Delta lets two appends pass at once: two writers that add the same key at the same time both do, and say so.
+        Where that may be, as with `embed`, who reads takes each key once; other tables have one writer at a time.
+        """
         rows = self.checked(table, rows)
         if rows.is_empty():
             return Written()

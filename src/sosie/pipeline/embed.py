@@ -157,12 +157,15 @@ def made(lake: Lake, modality: Modality, stamp: str, column: str, values: pl.Ser
 
 
 def with_vectors(lake: Lake, modality: Modality, stamp: str, rows: pl.DataFrame) -> pl.DataFrame:
-    """The same rows of the modality's table, in their order, with `vector`."""
-    return next(in_parts(lake, modality, stamp, rows, rows.height), rows.with_columns(vector=pl.lit(None, VECTOR)))
+    """The same rows of the modality's table, in their order, with `vector`; those that are still held."""
+    none = rows.clear().with_columns(vector=pl.lit(None, VECTOR))
+    return next(in_parts(lake, modality, stamp, rows, rows.height), none)
 
 
 def in_parts(lake: Lake, modality: Modality, stamp: str, rows: pl.DataFrame, size: int) -> Iterator[pl.DataFrame]:
     """`with_vectors` of `size` rows at a time, for so many that the vectors of all would fill the memory.
+
+    No two of `rows` have one key; one that is no longer held is left out.
 
     Vectors are most of the table and can't be skipped one by one, so where they have to be read they are looked for
     where the rows lie that were made at the time of these: what an hour embedded is a file of its own.
@@ -175,11 +178,13 @@ def in_parts(lake: Lake, modality: Modality, stamp: str, rows: pl.DataFrame, siz
         worth.append(pl.col("created_timestamp").is_between(created.min(), created.max()))
     held = lake.mapped(EMBEDDINGS[modality], *worth, columns=[*key, "vector"], embedding_version=stamp)
     asked = pl.col("listing_id").is_in(rows["listing_id"].implode())
-    places = held.select(*key, row=pl.int_range(pl.len())).filter(asked)
-    vectors = Picked.of(held["vector"], rows.join(places, on=key, how="left", maintain_order="left")["row"])
-    for start in range(0, rows.height, size):
+    # Two writers at once may have appended a row twice.
+    places = held.select(*key, row=pl.int_range(pl.len())).filter(asked).unique(key, keep="first")
+    found = rows.join(places, on=key, maintain_order="left")
+    vectors, told = Picked.of(held["vector"], found["row"]), found.drop("row")
+    for start in range(0, told.height, size):
         part = pl.Series(vectors[start : start + size]).cast(VECTOR)
-        yield rows[start : start + size].with_columns(vector=part)
+        yield told[start : start + size].with_columns(vector=part)
 
 
 def latest(lake: Lake, modality: Modality, stamp: str, listing_ids: pl.Series) -> pl.DataFrame:

@@ -47,7 +47,9 @@ def _old_rows(lake: Lake, table: Table, before: datetime, dead: pl.DataFrame, ru
     by = ["listing_id", *(["embedding_version"] if "embedding_version" in table.columns else [])]
     times = ["event_timestamp", "created_timestamp"]
     rows = lake.scan(table).select(*table.key, *(name for name in (*by, *times) if name not in table.key)).collect()
-    superseded = rows.sort(*by, *times).with_columns(successor=pl.col("created_timestamp").shift(-1).over(by))
+    # A row that two writers put there at once is no successor of itself.
+    each = rows.unique(table.key).sort(*by, *times)
+    superseded = each.with_columns(successor=pl.col("created_timestamp").shift(-1).over(by))
     old = superseded.filter(pl.col("successor") < before)
     gone = pl.concat([old.select(table.key), rows.join(dead, on="listing_id", how="semi").select(table.key)]).unique()
     return lake.delete(table, gone, run_id=run_id).deleted
