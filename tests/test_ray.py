@@ -1,10 +1,12 @@
 """A rebuild by the workers of a real Ray: the vectors that hours make, each content once, and no partition twice."""
 
+import hashlib
 import importlib.util
 import signal
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ from typer.testing import CliRunner
 from sosie import settings as current
 from sosie.cli import EXIT_TERMINAL, app
 from sosie.lake import Lake
-from sosie.pipeline.embed import embed_listings, version
+from sosie.pipeline.embed import embed_listings, newest, version
 from sosie.rebuild import spread
 from sosie.rebuild.instep import without_vector
 from sosie.settings import Settings, load
@@ -28,9 +30,6 @@ PARTITIONS, LISTED, TITLES = 5, 60, 40
 
 def catalogue(home: Path) -> Lake:
     """Listings of which a third have the title of another, one without any, one deleted."""
-    import hashlib
-    from datetime import UTC, datetime
-
     rows = [
         {
             "listing_id": f"l{number:03d}",
@@ -118,6 +117,38 @@ def test_what_a_worker_raises_is_told_as_it_is(tmp_path: Path) -> None:
     with pytest.raises(TerminalError, match="No copy of picture"):
         spread.embed(lake, settings, "image")
     assert lake.read(IMAGE_EMBEDDINGS).is_empty()
+
+
+def test_what_is_taken_last_is_newest_where_a_feed_gives_days(tmp_path: Path) -> None:
+    """Rows are dated as hours date them, and what an hour did meanwhile stands."""
+    lake, settings = catalogue(tmp_path), settings_of(tmp_path)
+    stamp = version(settings, "text")
+
+    def titled(one: str, title: str) -> str:
+        """What an hour makes of a new title, which follows a second index; returns its hash."""
+        mine, hashed = pl.col("listing_id") == one, hashlib.sha256(title.encode()).hexdigest()
+        lake.upsert(LISTINGS, lake.read(LISTINGS, mine).with_columns(title=pl.lit(title), text_hash=pl.lit(hashed)))
+        return hashed
+
+    def embedded(one: str) -> None:
+        embed_listings(lake, settings, "text", lake.read(LISTINGS, pl.col("listing_id") == one), "h")
+
+    scratch = spread.Scratch(f"{lake.uri}/_staging/rebuild-text-{stamp}")
+    for title in ("red rope", "blue rope"):
+        titled("l002", title)
+        embedded("l002")
+    last = titled("l002", "green rope")
+    spread._part(lake, settings, "text", scratch)
+    for partition in scratch.partitions():
+        assert spread.Partition(scratch, settings, "text")({"partition": partition})["kind"] == ""
+    moved = titled("l003", "chess set")
+    for one in ("l003", "l004"):
+        embedded(one)
+    held = lake.read(TEXT_EMBEDDINGS).height
+    spread._take(lake, settings, "text", scratch)
+    now = newest(lake, "text", stamp, pl.Series(["l002", "l003"])).sort("listing_id")
+    assert now["content_hash"].to_list() == [last, moved]
+    assert lake.read(TEXT_EMBEDDINGS).height == held + LISTED - 2 - 2, "but for those that an hour embedded"
 
 
 def test_without_ray_one_sentence_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

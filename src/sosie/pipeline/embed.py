@@ -89,11 +89,22 @@ def embed_listings(
     pieces = [with_vectors(lake, modality, stamp, known).select("content_hash", "vector")]
     if not missing.is_empty():
         pieces.append(encoded(settings, modality, missing))
-    rows = (
-        listings.select("listing_id", content_hash=hash_, event_timestamp="updated_at")
-        .join(pl.concat(pieces), on="content_hash")
+    rows = rows_of(listings, pl.concat(pieces), modality, stamp)
+    return tell(lake, modality, stamp, rows, run_id), contents.height, missing.height
+
+
+def rows_of(listings: pl.DataFrame, vectors: pl.DataFrame, modality: Modality, stamp: str) -> pl.DataFrame:
+    """Rows of the modality's table for listings whose contents are among `vectors` (content_hash, vector)."""
+    rows = listings.select("listing_id", content_hash=f"{modality}_hash", event_timestamp="updated_at")
+    return (
+        rows.join(vectors, on="content_hash")
         .with_columns(embedding_version=pl.lit(stamp), created_timestamp=pl.lit(datetime.now(UTC)))
+        .select(*EMBEDDINGS[modality].columns)
     )
+
+
+def tell(lake: Lake, modality: Modality, stamp: str, rows: pl.DataFrame, run_id: str) -> Written:
+    """Append the rows that say something new of their listing, each as its newest."""
     # A listing whose newest row already tells this content is up to date, whatever time its feed gave it since.
     told = newest(lake, modality, stamp, rows["listing_id"])
     # What is told last is newest, also where a feed gives a day and no time, and a title goes and comes back within it.
@@ -102,8 +113,7 @@ def embed_listings(
         .join(told.select("listing_id", last="event_timestamp"), on="listing_id", how="left")
         .with_columns(event_timestamp=pl.max_horizontal("event_timestamp", pl.col("last") + timedelta(seconds=1)))
     )
-    written = lake.append(EMBEDDINGS[modality], rows.select(*EMBEDDINGS[modality].columns), run_id=run_id)
-    return written, contents.height, missing.height
+    return lake.append(EMBEDDINGS[modality], rows.drop("last"), run_id=run_id)
 
 
 def encoded(settings: Settings, modality: Modality, contents: pl.DataFrame) -> pl.DataFrame:

@@ -14,7 +14,6 @@ import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
@@ -24,11 +23,11 @@ import polars as pl
 from sosie import errors
 from sosie.errors import SettingsError, SosieError, StoreBusy
 from sosie.lake import Lake
-from sosie.pipeline.embed import encoded, version
+from sosie.pipeline.embed import encoded, rows_of, tell, version
 from sosie.pipeline.run import log
 from sosie.rebuild.instep import lacking
 from sosie.settings import Ray, Settings
-from sosie.tables import EMBEDDINGS, Modality
+from sosie.tables import LISTINGS, Modality
 
 RUN = "rebuild"
 Marked = Callable[[int, int], None]
@@ -90,7 +89,7 @@ def embed(lake: Lake, served: Settings, modality: Modality, marked: Marked = lam
     """
     scratch = Scratch(f"{lake.uri.rstrip('/')}/_staging/rebuild-{modality}-{version(served, modality)}")
     ray = served.rebuild.ray
-    taken = _take(lake, modality, scratch)
+    taken = _take(lake, served, modality, scratch)
     if taken:
         log.info("rebuild", phase="embed", modality=modality, taken_over=taken)
     total = _part(lake, served, modality, scratch)
@@ -102,10 +101,10 @@ def embed(lake: Lake, served: Settings, modality: Modality, marked: Marked = lam
                 calls, done = calls + told["computed"], done + told["listings"]
                 waiting += told["listings"]
                 if waiting >= ray.commit_listings:
-                    waiting -= _take(lake, modality, scratch)
+                    waiting -= _take(lake, served, modality, scratch)
                 marked(done, total)
                 log.info("rebuild", phase="embed", modality=modality, done=done, total=total)
-        _take(lake, modality, scratch)
+        _take(lake, served, modality, scratch)
     scratch.drop("due", "half", "done")
     return calls
 
@@ -122,13 +121,17 @@ def _part(lake: Lake, served: Settings, modality: Modality, scratch: Scratch) ->
     )  # fmt: skip
 
 
-def _take(lake: Lake, modality: Modality, scratch: Scratch) -> int:
+def _take(lake: Lake, served: Settings, modality: Modality, scratch: Scratch) -> int:
     """Rows of finished partitions to the lake in one commit; returns how many listings they are about."""
     files = scratch.done()
     if not files:
         return 0
-    rows = pl.read_parquet(files)
-    lake.append(EMBEDDINGS[modality], rows, run_id=RUN)
+    rows, hash_ = pl.read_parquet(files), f"{modality}_hash"
+    # An hour may have moved a listing on meanwhile; its vector is then that hour's work.
+    listings = lake.lookup(LISTINGS, "listing_id", rows["listing_id"], columns=["listing_id", hash_, "is_deleted"])
+    now = listings.filter(~pl.col("is_deleted")).select("listing_id", content_hash=hash_)
+    standing = rows.join(now, on=["listing_id", "content_hash"], how="semi")
+    tell(lake, modality, version(served, modality), standing, RUN)
     scratch.drop(*files)
     return rows.height
 
@@ -153,15 +156,8 @@ class Partition:
         hash_ = f"{self.modality}_hash"
         listings = pl.read_parquet(self.scratch.due(number), hive_partitioning=False)
         contents = listings.unique(hash_).sort(hash_)
-        rows = (
-            listings.select("listing_id", content_hash=hash_, event_timestamp="updated_at")
-            .join(encoded(self.settings, self.modality, contents), on="content_hash")
-            .with_columns(
-                embedding_version=pl.lit(version(self.settings, self.modality)),
-                created_timestamp=pl.lit(datetime.now(UTC)),
-            )
-        )
-        self.scratch.put(number, rows.select(*EMBEDDINGS[self.modality].columns))
+        vectors = encoded(self.settings, self.modality, contents)
+        self.scratch.put(number, rows_of(listings, vectors, self.modality, version(self.settings, self.modality)))
         return {"listings": listings.height, "computed": contents.height}
 
 
