@@ -14,7 +14,7 @@ be run again. What it did stands in the table `runs`, state `upkeep`.
 | `clear_staging` | scratch of hours after `upkeep.staging_hours`, records of their steps after `upkeep.records_days` | Clear the task. |
 | `forget_history` | change sets of finished hours after `upkeep.records_days`; superseded vectors and decisions after `upkeep.history_days`, where that is set | Clear the task. |
 | `forget_pictures` | pictures older than `upkeep.history_days`, where that is set, that no listing and no vector has | Clear the task. |
-| `compact_tables` | merges small files, removes those that no version of the last `upkeep.retention_hours` needs | A table that hours keep writing is left for the next night and counted. Clear the task. |
+| `compact_tables` | removes files that no version of the last `upkeep.retention_hours` needs, and those that a writer left which died, after a day; then merges small ones | A table that hours keep writing is left for the next night and counted. *can't be written* is retried: all tables are vacuumed before any is compacted, which makes room. Clear the task. |
 | `record` | leaves the manifest | Clear the task. |
 
 Many rows `mended` night after night mean that something else writes to the index, or that it loses rows: look at its log

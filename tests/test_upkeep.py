@@ -1,7 +1,10 @@
 """Stores that were damaged on purpose, and what upkeep makes of them. All stores are real."""
 
+import errno
 import hashlib
+import json
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -13,8 +16,9 @@ import pytest
 from PIL import Image
 
 from sosie import features, pipeline, tables
+from sosie.errors import StoreBusy
 from sosie.index import open_index, server
-from sosie.lake import Lake
+from sosie.lake import Delta, Lake
 from sosie.page.store import Store
 from sosie.page.thumbnails import SMALL, Pictures
 from sosie.pipeline.embed import version
@@ -143,6 +147,73 @@ def test_tables_are_few_files_and_hold_the_same_rows(tmp_path: Path) -> None:
     kept.upsert(tables.ALERTS, before)
     kept.upsert(tables.ALERTS, before.with_columns(text=pl.lit("y")))
     assert delta.compact(kept, tables.ALERTS, 24)["files_removed"] == 0, "younger than the retention"
+
+
+def written_over(lake: Lake, *texts: str) -> Path:
+    """A table whose one row was written over, each time with another text; returns its folder."""
+    row = {"key": "k", "severity": "info", "channel": "c", "state": "sent", "attempts": 1, "run_id": "r"}
+    for text in texts:
+        lake.upsert(tables.ALERTS, pl.DataFrame([row | {"text": text}], schema=tables.ALERTS.schema))
+    return Path(lake.path(tables.ALERTS))
+
+
+def age(folder: Path, *, written: int, removed: int) -> None:
+    """Let files be of so many days ago, and let those that no version has now have gone so many days ago."""
+    at = {name: time.time() - days * 86_400 for name, days in (("written", written), ("removed", removed))}
+    for log in folder.glob("_delta_log/*.json"):
+        lines = [json.loads(line) for line in log.read_text().splitlines()]
+        for gone in (line["remove"] for line in lines if "remove" in line):
+            gone["deletionTimestamp"] = int(at["removed"] * 1000)
+        log.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    for file in folder.glob("*.parquet"):
+        os.utime(file, (at["written"], at["written"]))
+
+
+def test_files_go_that_only_a_version_from_before_the_retention_had(tmp_path: Path) -> None:
+    """Also where a checkpoint has forgotten that they were removed, as Delta's own do after a week."""
+    lake = Lake(str(tmp_path / "lake"))
+    folder = written_over(lake, "a", "b", "c")
+    age(folder, written=8, removed=8)
+    Delta(str(folder)).create_checkpoint()
+    assert delta.compact(lake, tables.ALERTS, 30 * 24)["files_removed"] == 0
+    assert delta.compact(lake, tables.ALERTS, 7 * 24)["files_removed"] == 2
+    assert [file.stat().st_size > 0 for file in folder.glob("*.parquet")] == [True]
+
+
+def test_a_long_retention_keeps_files_that_were_removed_within_it(tmp_path: Path) -> None:
+    """However long ago they were written, and whatever checkpoints were made meanwhile."""
+    lake = Lake(str(tmp_path / "lake"))
+    folder = written_over(lake, "a", "b")
+    version = lake.version(tables.ALERTS)
+    age(folder, written=90, removed=10)
+    for _ in range(2):
+        assert delta.compact(lake, tables.ALERTS, 30 * 24)["files_removed"] == 0
+    assert lake.scan(tables.ALERTS, as_of=version - 1).collect()["text"].to_list() == ["a"]
+
+
+def test_files_of_writers_that_died_go_and_those_of_today_stay(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path / "lake"))
+    folder = written_over(lake, "a")
+    (file,) = folder.glob("*.parquet")
+    dead, at_work = (Path(shutil.copy(file, folder / f"part-{name}.parquet")) for name in ("dead", "at-work"))
+    os.utime(dead, (OLD, OLD))
+    assert delta.compact(lake, tables.ALERTS, 0)["files_removed"] == 1
+    assert (dead.exists(), at_work.exists()) == (False, True)
+
+
+def test_a_store_without_room_gets_some_before_any_table_is_compacted(tmp_path: Path, monkeypatch) -> None:
+    given = load(home=tmp_path / "home", upkeep={"retention_hours": 0})
+    lake = Lake(given.lake_uri)
+    lake.create([tables.LISTINGS])
+    folder = written_over(lake, "a", "b")
+
+    def full(_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(delta, "_compact", full)
+    with pytest.raises(StoreBusy, match=r"Table listings can't be written .*No space left"):
+        delta.compact_tables(pipeline.Run("2026-01-05T00~upkeep", given))
+    assert len(list(folder.glob("*.parquet"))) == 1
 
 
 def test_versions_go_after_the_grace_time_and_not_before(settings: Settings) -> None:

@@ -255,7 +255,7 @@ class Lake:
             return Written()
         fresh = rows.join(self._held(table, rows, columns=table.key), on=table.key, how="anti")
         if not fresh.is_empty():
-            with _writing(table, "append"):
+            with writing(table, "append"):
                 fresh.write_delta(
                     self._open_or_create(table),
                     mode="append",
@@ -270,7 +270,7 @@ class Lake:
         hits = self.scan(table).join(keys.lazy().unique(), on=names, how="semi").select(pl.len()).collect().item()
         if not hits:
             return Written()
-        with _writing(table, "delete"):
+        with writing(table, "delete"):
             self._merge(table, keys.unique(), names, run_id).when_matched_delete().execute()
         return Written(deleted=hits)
 
@@ -283,7 +283,7 @@ class Lake:
         """
         if moved:
             rows = self.checked(table, rows)
-            with _writing(table, "rewrite"):
+            with writing(table, "rewrite"):
                 rows.write_delta(
                     self._open_or_create(table),
                     mode="overwrite",
@@ -315,7 +315,7 @@ class Lake:
             [fresh.with_columns(_gone=pl.lit(False)), hits.with_columns(_gone=pl.lit(True))], how="diagonal"
         )
         values = {name: f"s.{_quoted(name)}" for name in table.columns}
-        with _writing(table, how):
+        with writing(table, how):
             (
                 self._merge(table, source, table.key, run_id)
                 .when_matched_delete(predicate="s._gone")
@@ -371,7 +371,7 @@ _STORE_FAILED = "Failed to parse parquet: External: "
 
 
 @contextmanager
-def _writing(table: Table, how: str) -> Iterator[None]:
+def writing(table: Table, how: str) -> Iterator[None]:
     """One commit. Raises `StoreBusy` where the store has no room or no right for it."""
     with faults.around(f"lake.{table.name}.{how}"):
         try:
