@@ -132,7 +132,7 @@ def test_a_backfill_never_makes_a_listing_older(landing: Path) -> None:
 
 def test_a_second_run_of_one_home_waits_its_turn_and_then_says_so(landing: Path) -> None:
     run = run_of(landing, FIRST, run_lock_seconds=0.2)
-    with FileLock(run.settings.home / "run.lock"), pytest.raises(StoreBusy, match="Another process has been running"):
+    with FileLock(run.settings.home / "run.lock"), pytest.raises(StoreBusy, match="another process that is running"):
         pipeline.run_all(run)
     assert pipeline.validate(run)["rows_read"] == 3
 

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import IO
 
 from sosie.errors import StoreBusy
+from sosie.locks import unheld
 from sosie.settings import Settings, live_models
 
 _PAUSE = 0.1
@@ -45,7 +46,8 @@ def sharing(settings: Settings) -> Iterator[None]:
 def alone(settings: Settings) -> Iterator[None]:
     """Held by a switch: no step runs meanwhile but our own. Raises `StoreBusy` where steps leave no gap.
 
-    A step may ask for it: it gives up its share first, so that two that ask never wait for each other.
+    A step may ask for it: it gives up its share first, so that two that ask never wait for each other. A switch may get
+    in between; then this raises `StoreBusy` too, as the step's models are no longer live.
     """
     awaited = "the steps of an hour to end"
     token = _alone.set(_alone.get() | {settings.home})
@@ -53,11 +55,13 @@ def alone(settings: Settings) -> Iterator[None]:
         if (stream := _shared.get().get(settings.home)) is not None:
             _take(stream, fcntl.LOCK_EX, settings, awaited)
             try:
+                _still_live(settings)
                 yield
             finally:
                 _take(stream, fcntl.LOCK_SH, settings, awaited)
         else:
             with _locked(settings, fcntl.LOCK_EX, awaited):
+                _still_live(settings)
                 yield
     finally:
         _alone.reset(token)
@@ -66,8 +70,12 @@ def alone(settings: Settings) -> Iterator[None]:
 @contextmanager
 def _locked(settings: Settings, kind: int, awaited: str) -> Iterator[IO[str]]:
     path = settings.home / "registry" / "switch.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as stream:  # closing it frees the lock
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        opened = path.open("a")
+    except OSError as error:
+        raise unheld(path, error) from error
+    with opened as stream:  # closing it frees the lock
         _take(stream, kind, settings, awaited)
         yield stream
 
@@ -85,6 +93,8 @@ def _take(stream: IO[str], kind: int, settings: Settings, awaited: str) -> None:
                     "`rebuild.wait_seconds` says how long to wait."
                 ) from None
             time.sleep(_PAUSE)
+        except OSError as error:
+            raise unheld(Path(stream.name), error) from error
         else:
             return
 

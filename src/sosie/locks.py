@@ -1,5 +1,6 @@
 """One process at a time, where a store can't see to that itself."""
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,12 +9,15 @@ from filelock import FileLock, Timeout
 
 from sosie.errors import StoreBusy, TerminalError
 
+_PASSES = {errno.EDQUOT, errno.EIO, errno.ENOLCK, errno.ENOSPC, errno.ESTALE}
+"""Errors of a disk without room, or of a network file system whose server went: not of the folder as it is."""
+
 
 @contextmanager
 def exclusive(path: Path, seconds: float, what: str) -> Iterator[None]:
     """Hold the lock file `path`, which the operating system frees where we die.
 
-    Raises `StoreBusy` after `seconds`, and `TerminalError` where the file can't be made or opened.
+    Raises `StoreBusy` after `seconds`, and as `unheld` where the file can't be made, opened or locked.
     """
     lock = FileLock(path, timeout=seconds)
     try:
@@ -21,15 +25,20 @@ def exclusive(path: Path, seconds: float, what: str) -> Iterator[None]:
         lock.acquire()
     except Timeout:
         raise StoreBusy(
-            f"Another process has been {what} for {seconds:.0f} s and holds {path}. Wait for it or end it, "
-            "then run the step again."
+            f"Waited {seconds:g} s for another process that is {what} and holds {path}. Wait for it or end it, then "
+            "run the step again."
         ) from None
     except OSError as error:
-        raise TerminalError(
-            f"The lock {path} can't be held ({error.strerror or error}). Make {path.parent} a folder that this user "
-            "can write, then run the step again."
-        ) from error
+        raise unheld(path, error) from error
     try:
         yield
     finally:
         lock.release()
+
+
+def unheld(path: Path, error: OSError) -> StoreBusy | TerminalError:
+    """What to raise where the lock file `path` can't be held: whether that can pass is for the error to say."""
+    told = f"The lock {path} can't be held ({error.strerror or error})."
+    if error.errno in _PASSES:
+        return StoreBusy(f"{told} Make room, or wait for the file system's server; then run the step again.")
+    return TerminalError(f"{told} Make {path.parent} a folder that this user can write, then run the step again.")
