@@ -14,9 +14,12 @@ import numpy as np
 import polars as pl
 import pytest
 from PIL import Image
+from structlog.testing import capture_logs
 
 from sosie import features, pipeline, tables
+from sosie.doctor import examine
 from sosie.errors import StoreBusy
+from sosie.features import online
 from sosie.index import open_index, server
 from sosie.lake import Delta, Lake
 from sosie.page.store import Store
@@ -114,6 +117,16 @@ def test_damage_in_every_store_is_found_mended_and_told(settings: Settings) -> N
     assert manifests.height >= 2
     steps = {step["name"] for step in manifests.row(-1, named=True)["steps"]}
     assert steps == {part.__name__ for part in PARTS}
+
+
+def test_an_online_store_that_no_row_can_be_taken_out_of_stops_no_upkeep(settings: Settings, monkeypatch) -> None:
+    monkeypatch.setattr(online, "kind", lambda _: "dynamodb")
+    with capture_logs() as logs:
+        upkeep(settings)
+    (told,) = (log for log in logs if log["event"] == "vectors of what is gone stay online")
+    assert "the online store is dynamodb" in told["reason"]
+    (warned,) = (one for one in examine(settings, ("features",)) if one.state == "warning")
+    assert warned.detail.endswith("stay in the online store, as it is dynamodb.")
 
 
 def test_an_hour_runs_as_ever_after_upkeep(settings: Settings) -> None:

@@ -138,6 +138,7 @@ def lake(settings: Settings) -> Iterator[Finding]:
 def features(settings: Settings) -> Iterator[Finding]:
     """Feast's registry is that of the definitions, and its online store answers as the lake says."""
     from sosie import features as feast
+    from sosie.features import online
 
     held = Lake(settings.lake_uri)
     decided = held.scan(tables.DECISIONS).sort("event_timestamp", "created_timestamp")
@@ -158,6 +159,12 @@ def features(settings: Settings) -> Iterator[Finding]:
             "Run an hour again: `publish_features` applies them.",
         )
         return
+    if (kind := online.kind(feast.store(settings))) not in ("sqlite", "redis"):
+        yield warning(
+            "features",
+            f"Vectors of deleted listings stay in the online store, as it is {kind}.",
+            "Let that store expire them, or take SQLite or Redis, which single rows can be taken out of.",
+        )
     some = told.gather_every(max(1, told.height // SAMPLE))
     answered = feast.lookup(settings, some["listing_id"].to_list()).select(some.columns)
     unheard = told.join(before, on="listing_id", how="anti").with_columns(

@@ -9,13 +9,21 @@ _BATCH = 500
 
 
 def remove(feast: Any, views: Sequence[Any], listing_ids: Sequence[str]) -> int:
-    """Remove these listings from these feature views; returns how many (listing, view) rows there were."""
-    kind = str(feast.config.online_store.type).rpartition(".")[2].lower()
-    if kind.startswith("sqlite"):
+    """Remove these listings from these feature views; returns how many (listing, view) rows there were.
+
+    Raises `SettingsError` where the online store is of another `kind` than these two.
+    """
+    if kind(feast) == "sqlite":
         return sum(_from_sqlite(feast, view, listing_ids) for view in views)
-    if kind.startswith("redis"):
+    if kind(feast) == "redis":
         return _from_redis(feast, views, listing_ids)
-    raise SettingsError(f"Old rows can be removed from SQLite and Redis; the online store is {kind}.")
+    raise SettingsError(f"Old rows can be removed from SQLite and Redis; the online store is {kind(feast)}.")
+
+
+def kind(feast: Any) -> str:
+    """`sqlite` or `redis`, whichever of Feast's classes for them it is; any other store's own name."""
+    name = str(feast.config.online_store.type).rpartition(".")[2].lower()
+    return next((known for known in ("sqlite", "redis") if name.startswith(known)), name)
 
 
 def _keys(listing_ids: Sequence[str]) -> Iterator[list[Any]]:

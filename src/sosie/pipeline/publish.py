@@ -1,6 +1,7 @@
 """The end of the hour: features to the storefront, a manifest and a page for people, alerts for whoever must act."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -47,11 +48,7 @@ def publish_features(run: Run, tally: Tally) -> None:
     # As the catalogue is now: an hour that is run again may be an old one.
     now = run.lake.lookup(LISTINGS, "listing_id", lost["listing_id"], columns=["listing_id", "image_hash"])
     bare = now.filter(pl.col("image_hash").is_null())["listing_id"]
-    try:
-        removed = features.forget(run.settings, bare, ["image"])
-    except SettingsError as error:  # a store that we can't take single rows out of: no reason to stop an hour
-        log.warning("vectors of pictures that are gone stay online", listings=len(bare), reason=str(error))
-        removed = 0
+    removed = forget_vectors(run.settings, bare, ["image"])
     tally.wrote += published["text"] + published["image"] + published["decisions"] + removed
     tally(text_rows=published["text"], image_rows=published["image"], decision_rows=published["decisions"])
 
@@ -67,6 +64,17 @@ def publish_vectors(settings: Settings, lake: Lake, modality: Modality, stamp: s
         text, image = (vectors if modality == name else vectors.clear() for name in MODALITIES)
         written += features.publish(settings, text, image, DECISIONS.schema.to_frame())[modality]
     return written
+
+
+def forget_vectors(settings: Settings, listing_ids: pl.Series, modalities: Sequence[Modality] = MODALITIES) -> int:
+    """Take vectors of what is gone out of the online store; returns how many rows went."""
+    from sosie import features
+
+    try:
+        return features.forget(settings, listing_ids, modalities)
+    except SettingsError as error:  # a store that we can't take single rows out of: no reason to stop
+        log.warning("vectors of what is gone stay online", listings=len(listing_ids), reason=str(error))
+        return 0
 
 
 @step

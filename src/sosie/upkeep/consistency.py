@@ -6,7 +6,7 @@ from sosie import features, fence
 from sosie.index import VectorIndex, open_index
 from sosie.lake import Lake
 from sosie.pipeline.embed import embed_listings, located, version
-from sosie.pipeline.publish import publish_vectors
+from sosie.pipeline.publish import forget_vectors, publish_vectors
 from sosie.pipeline.run import Run, Tally, step
 from sosie.rebuild import second
 from sosie.rebuild.instep import astray, bring, under_way, with_content, without_vector
@@ -117,5 +117,5 @@ def _online(run: Run) -> dict[str, int]:
     dead = listings.filter("is_deleted")["listing_id"]
     bare = listings.filter(~pl.col("is_deleted"), pl.col("image_hash").is_null())["listing_id"]
     once = lake.lookup(IMAGE_EMBEDDINGS, "listing_id", bare, columns=["listing_id"])["listing_id"].unique()
-    mended += features.forget(settings, dead) + features.forget(settings, once, ["image"])
+    mended += forget_vectors(settings, dead) + forget_vectors(settings, once, ["image"])
     return {"online_decisions": told.height, "online_mended": mended}
