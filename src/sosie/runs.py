@@ -6,7 +6,7 @@ from datetime import datetime
 import polars as pl
 
 from sosie.lake import Lake
-from sosie.tables import RUNS
+from sosie.tables import CHANGES, RUNS
 
 
 def last_end(lake: Lake) -> datetime | None:
@@ -23,3 +23,9 @@ def succeeded_before(lake: Lake, run_id: str, count: int, columns: Sequence[str]
     """Rows of the last `count` hours before one that succeeded, oldest first."""
     hours = lake.scan(RUNS).filter(pl.col("run_id") < run_id, pl.col("state") == "succeeded")
     return hours.select(columns).sort("run_id").tail(count).collect()
+
+
+def unfinished(lake: Lake) -> pl.LazyFrame:
+    """Change sets of hours that have not come to their end, as tables.CHANGES."""
+    done = lake.scan(RUNS).filter(pl.col("state") == "succeeded").select("run_id")
+    return lake.scan(CHANGES).join(done, on="run_id", how="anti")

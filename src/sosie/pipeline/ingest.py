@@ -9,6 +9,7 @@ from sosie.errors import BatchRejected
 from sosie.listings import KINDS, detect, merge
 from sosie.pipeline.run import Run, Tally, log, step
 from sosie.pipeline.veto import settle
+from sosie.runs import unfinished
 from sosie.settings import Settings
 from sosie.tables import CHANGES, FEED, LISTINGS, QUARANTINE, RUNS
 
@@ -175,7 +176,7 @@ def detect_changes(run: Run, tally: Tally) -> None:
     accepted = run.staging.get("accepted")
     held = run.lake.lookup(LISTINGS, "listing_id", accepted["listing_id"])
     detected = detect(accepted.select(*FEED, "image_hash"), held, run.id)
-    left_over = _unfinished(run)
+    left_over = unfinished(run.lake).filter(pl.col("run_id") < run.id).collect()
     wanted = left_over.clear()
     for part in left_over.sort("run_id").partition_by("run_id", maintain_order=True):
         wanted = merge(wanted, part.with_columns(run_id=pl.lit(run.id)))
@@ -205,12 +206,6 @@ def detect_changes(run: Run, tally: Tally) -> None:
 def _set_state(run: Run, which: pl.Expr, now: str, then: str) -> None:
     rows = run.lake.read(RUNS, which, pl.col("state") == now)
     run.lake.upsert(RUNS, rows.with_columns(state=pl.lit(then)), run_id=run.id)
-
-
-def _unfinished(run: Run) -> pl.DataFrame:
-    """Change sets of earlier hours that never succeeded."""
-    done = run.lake.read(RUNS, pl.col("state") == "succeeded", columns=["run_id"])
-    return run.lake.scan(CHANGES).filter(pl.col("run_id") < run.id).join(done.lazy(), on="run_id", how="anti").collect()
 
 
 def thumbnails(settings: Settings) -> pictures.Thumbnails:

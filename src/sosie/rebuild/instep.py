@@ -12,8 +12,9 @@ from sosie.index import VectorIndex
 from sosie.lake import Lake
 from sosie.locks import exclusive
 from sosie.pipeline.embed import EMBEDDED, current, embed_listings, version
+from sosie.runs import unfinished
 from sosie.settings import Settings
-from sosie.tables import CHANGES, EMBEDDINGS, LISTINGS, RUNS, Modality
+from sosie.tables import EMBEDDINGS, LISTINGS, Modality
 from sosie.vectors import matrix
 
 _LOCK_SECONDS = 600.0
@@ -102,5 +103,4 @@ def astray(lake: Lake, settings: Settings, index: VectorIndex, modality: Modalit
 
 def under_way(lake: Lake) -> pl.Series:
     """Listings in change sets of hours that have not come to their end."""
-    done = lake.read(RUNS, pl.col("state") == "succeeded", columns=["run_id"])
-    return lake.read(CHANGES).join(done, on="run_id", how="anti")["listing_id"].unique()
+    return unfinished(lake).select("listing_id").unique().collect().to_series()
