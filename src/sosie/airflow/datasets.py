@@ -93,7 +93,9 @@ def told(run: "Run", step: str) -> Iterator[None]:
     if step == "upsert_vectors":
         outputs += _index(run)
     if step == "publish_features":
-        outputs.append(_dataset("feast", "sosie.duplicate_lookup", run.id))
+        from sosie.features import LOOKUP
+
+        outputs.append(_dataset("feast", f"sosie.{LOOKUP}", run.id))
 
     from airflow.providers.openlineage.api.datasets import emit_dataset_lineage
 

@@ -10,6 +10,8 @@ from sosie.commands.console import errors, out
 if TYPE_CHECKING:
     import polars as pl
 
+LOOKUP = "duplicate_lookup"  # features.LOOKUP, spelled: to import it would load the stores for every `--help`
+
 features = typer.Typer(no_args_is_help=True, help="Duplicates online, embeddings and decisions as known at any time.")
 
 Entities = Annotated[Path, typer.Argument(help="CSV or Parquet with listing_id and event_timestamp (UTC).")]
@@ -53,7 +55,7 @@ def lookup(listing_ids: Annotated[list[str], typer.Argument(help="Listing ids.")
 def history(
     entities: Entities,
     to: Annotated[Path, typer.Argument(help="Parquet to write.", dir_okay=False)],
-    service: Service = "duplicate_lookup",
+    service: Service = LOOKUP,
     corrected: Corrected = False,
 ) -> None:
     """Write features of listings as they were known at each row's time."""
@@ -84,7 +86,7 @@ def history(
 def save(
     name: Annotated[str, typer.Argument(help="Name of the training set.")],
     entities: Entities,
-    service: Service = "duplicate_lookup",
+    service: Service = LOOKUP,
     corrected: Corrected = False,
 ) -> None:
     """Keep features of listings, as known at each row's time, as a training set that never changes."""
