@@ -10,7 +10,7 @@ import polars as pl
 from sosie import sampling
 from sosie.lake import Lake
 from sosie.sampling import Shares
-from sosie.tables import CLUSTERS, HELD_MERGES, LISTINGS, PAIRS
+from sosie.tables import CLUSTERS, HELD_MERGES, LISTINGS, PAIRS, SIDES
 
 CAUSES = {
     "unsure": "Unsure",
@@ -32,7 +32,6 @@ SAMPLED_AT_MOST = 5_000
 HELD_UNCERTAINTY = 0.25
 """What a held match counts at least: its score may be near 1, and still it divides two clusters."""
 
-_SIDES = ["left_id", "right_id"]
 _GROUPS = ["one", "other"]
 
 
@@ -42,14 +41,14 @@ def waiting(lake: Lake) -> pl.DataFrame:
     Columns: left_id, right_id, score, verdict, left_size, right_size, `one`, `other`: both clusters in order, and
     `cause`: why the last hour did not join the two of a match.
     """
-    pairs = lake.scan(PAIRS).filter(pl.col("verdict") != "no_match").select(*_SIDES, "score", "verdict")
+    pairs = lake.scan(PAIRS).filter(pl.col("verdict") != "no_match").select(*SIDES, "score", "verdict")
     apart = pl.col("one") != pl.col("other")
-    causes = lake.scan(HELD_MERGES).select(*_SIDES, "cause")
+    causes = lake.scan(HELD_MERGES).select(*SIDES, "cause")
     return (
         _placed(pairs, lake)
         .filter((pl.col("verdict") == "review") | apart)
-        .join(causes, on=_SIDES, how="left")
-        .select(*_SIDES, "score", "verdict", "left_size", "right_size", *_GROUPS, "cause")
+        .join(causes, on=SIDES, how="left")
+        .select(*SIDES, "score", "verdict", "left_size", "right_size", *_GROUPS, "cause")
         .collect()
     )
 
@@ -61,16 +60,16 @@ def ranked(waiting: pl.DataFrame, standing: pl.DataFrame, lake: Lake) -> pl.Data
     counts the other matches between the same two clusters; `together`: both ends are in one. What is judged already
     (`standing`) is left out.
     """
-    told = standing.select(*_SIDES, "verdict")
+    told = standing.select(*SIDES, "verdict")
     barred = told.lazy().filter(pl.col("verdict") == "different")
     apart = _placed(barred, lake).select(*_GROUPS, barred=True).unique().collect()
-    left = waiting.join(told, on=_SIDES, how="anti")
+    left = waiting.join(told, on=SIDES, how="anti")
     unsure = left.filter(pl.col("verdict") == "review").with_columns(
         cause=pl.lit("unsure"), more=pl.lit(0, dtype=pl.Int64)
     )
     held = (
         left.filter(pl.col("verdict") == "match")
-        .sort("score", *_SIDES, descending=[True, False, False])
+        .sort("score", *SIDES, descending=[True, False, False])
         .with_columns(more=pl.len().over(_GROUPS).cast(pl.Int64) - 1)
         .unique(_GROUPS, keep="first", maintain_order=True)
         .join(apart, on=_GROUPS, how="left")
@@ -89,8 +88,8 @@ def ranked(waiting: pl.DataFrame, standing: pl.DataFrame, lake: Lake) -> pl.Data
             value=pl.max_horizontal(uncertainty, floor) * hangs,
             together=pl.col("one") == pl.col("other"),
         )
-        .select(*_SIDES, "score", "cause", "left_size", "right_size", "together", "more", "value")
-        .sort("value", *_SIDES, descending=[True, False, False])
+        .select(*SIDES, "score", "cause", "left_size", "right_size", "together", "more", "value")
+        .sort("value", *SIDES, descending=[True, False, False])
     )
 
 
@@ -100,7 +99,7 @@ def sampled(lake: Lake) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
     Columns: left_id, right_id, score, first_score, left_size, right_size, `one`, `other`; to learn from also `kind`
     (the category, and what speaks most strongly for or against), of sure ones also `lot`.
     """
-    shown = [*_SIDES, "score", "first_score", "left_size", "right_size", *_GROUPS]
+    shown = [*SIDES, "score", "first_score", "left_size", "right_size", *_GROUPS]
     category = lake.scan(LISTINGS).select(left_id="listing_id", category="category")
     uncertain = lake.scan(PAIRS).filter(pl.col("score").is_between(sampling.CERTAIN, 1 - sampling.CERTAIN))
     found = (
@@ -116,13 +115,13 @@ def sampled(lake: Lake) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
         )
         .collect()
     )
-    unsure = sampling.to_learn(found, found.select(_SIDES).clear()).head(SAMPLED_AT_MOST)
+    unsure = sampling.to_learn(found, found.select(SIDES).clear()).head(SAMPLED_AT_MOST)
     # Nearly all pairs are sure ones: lots are drawn by their ids, and only what is kept is placed.
-    scores = lake.read(PAIRS, columns=[*_SIDES, "score", "first_score"])
+    scores = lake.read(PAIRS, columns=[*SIDES, "score", "first_score"])
     matches, others = (
         _placed(sampling.sure(scores, matches=wanted).head(SAMPLED_AT_MOST).lazy(), lake)
         .select(*shown, "lot")
-        .sort("lot", *_SIDES)
+        .sort("lot", *SIDES)
         .collect()
         for wanted in (True, False)
     )
@@ -137,16 +136,16 @@ def asked(
 ) -> pl.DataFrame:
     """`ranked` with pairs to learn from and to measure by among them, whose cause is "sample"."""
     unsure, matches, others = sampled
-    fresh = [each.join(standing, on=_SIDES, how="anti", maintain_order="left") for each in (matches, others)]
+    fresh = [each.join(standing, on=SIDES, how="anti", maintain_order="left") for each in (matches, others)]
     order = sampling.mixed(ranked, sampling.to_learn(unsure, standing), fresh[0], fresh[1], shares)
     drawn = pl.concat(sampled, how="diagonal")
-    samples = drawn.unique(_SIDES, keep="first").select(
-        *_SIDES, "score", "left_size", "right_size",
+    samples = drawn.unique(SIDES, keep="first").select(
+        *SIDES, "score", "left_size", "right_size",
         cause=pl.lit("sample"), together=pl.col("one") == pl.col("other"), more=pl.lit(0, dtype=pl.Int64),
         value=pl.lit(None, dtype=pl.Float64), sampled=pl.lit(True),
     )  # fmt: skip
     known = pl.concat([ranked.with_columns(sampled=pl.lit(False)), samples.select(*ranked.columns, "sampled")])
-    return order.join(known, on=[*_SIDES, "sampled"], how="left", maintain_order="left").select(ranked.columns)
+    return order.join(known, on=[*SIDES, "sampled"], how="left", maintain_order="left").select(ranked.columns)
 
 
 def _placed(pairs: pl.LazyFrame, lake: Lake) -> pl.LazyFrame:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import polars as pl
 
-_SIDES = ["left_id", "right_id"]
+from sosie.tables import SIDES
+
 MATCH_FROM, OTHER_TO = 0.9, 0.1
 """First scores from which on, and up to which, a decider is sure of a pair by its two listings alone."""
 
@@ -40,25 +41,25 @@ def to_learn(pairs: pl.DataFrame, judged: pl.DataFrame) -> pl.DataFrame:
     pairs between the same two clusters, over one more than the judged and the better pairs of its kind: what a greedy
     choice would take next, pair by pair. `judged` has left_id, right_id.
     """
-    known = pairs.join(judged, on=_SIDES, how="semi").group_by("kind").agg(judged=pl.len())
+    known = pairs.join(judged, on=SIDES, how="semi").group_by("kind").agg(judged=pl.len())
     worst_last = [True, False, False]
     return (
         pairs.filter(pl.col("score").is_between(CERTAIN, 1 - CERTAIN))
-        .join(judged, on=_SIDES, how="anti")
+        .join(judged, on=SIDES, how="anti")
         .with_columns(worth=uncertainty(pl.col("score")))
-        .sort("worth", *_SIDES, descending=worst_last)
+        .sort("worth", *SIDES, descending=worst_last)
         .with_columns(worth=pl.col("worth") / (1 + pl.int_range(pl.len()).over("one", "other")))
-        .sort("worth", *_SIDES, descending=worst_last)
+        .sort("worth", *SIDES, descending=worst_last)
         .join(known, on="kind", how="left", maintain_order="left")
         .with_columns(worth=pl.col("worth") / (1 + pl.col("judged").fill_null(0) + pl.int_range(pl.len()).over("kind")))
-        .sort("worth", *_SIDES, descending=worst_last)
+        .sort("worth", *SIDES, descending=worst_last)
         .drop("judged")
     )
 
 
 def lot(pairs: pl.DataFrame) -> pl.Series:
     """A number from 0 to 1 for each pair, uniform, from its ids alone."""
-    both = pairs.select(pl.concat_str(_SIDES, separator="\0").cast(pl.Binary)).to_series()
+    both = pairs.select(pl.concat_str(SIDES, separator="\0").cast(pl.Binary)).to_series()
     drawn = [int.from_bytes(hashlib.blake2b(ids, digest_size=6).digest(), "big") / 2**48 for ids in both]
     return pl.Series("lot", drawn, dtype=pl.Float64)
 
@@ -66,7 +67,7 @@ def lot(pairs: pl.DataFrame) -> pl.Series:
 def sure(pairs: pl.DataFrame, *, matches: bool) -> pl.DataFrame:
     """Pairs (with first_score) of which a decider is sure that they match, or that they don't, by lot."""
     banded = pairs.filter(pl.col("first_score") >= MATCH_FROM if matches else pl.col("first_score") <= OTHER_TO)
-    return banded.with_columns(lot(banded)).sort("lot", *_SIDES)
+    return banded.with_columns(lot(banded)).sort("lot", *SIDES)
 
 
 def mixed(
@@ -79,23 +80,23 @@ def mixed(
     enough of each kind. Nothing is sampled where nothing waits.
     """
     if queue.is_empty():
-        return queue.select(*_SIDES, sampled=pl.lit(False))
+        return queue.select(*SIDES, sampled=pl.lit(False))
     # One to learn from that waits anyway takes a place of the queue; any other one makes the whole larger, and so the
     # number that are to be learnt from.
-    waits = queue.select(*_SIDES, waits=pl.lit(True))
+    waits = queue.select(*SIDES, waits=pl.lit(True))
     added = pl.col("waits").is_null().cum_sum()
     share = shares.learning / (1 - shares.random)  # of all but pairs by lot
     taught = (
-        learning.select(_SIDES)
-        .join(waits, on=_SIDES, how="left", maintain_order="left")
+        learning.select(SIDES)
+        .join(waits, on=SIDES, how="left", maintain_order="left")
         .filter(pl.int_range(1, pl.len() + 1) - 0.5 <= share * (queue.height + added))
-        .select(_SIDES)
+        .select(SIDES)
     )
-    rest = queue.select(_SIDES).join(taught, on=_SIDES, how="anti", maintain_order="left")
+    rest = queue.select(SIDES).join(taught, on=SIDES, how="anti", maintain_order="left")
     asked = pl.concat([rest, taught])
     drawn = asked.height * shares.random / (1 - shares.random)
     chance = [
-        each.select(_SIDES).join(asked, on=_SIDES, how="anti", maintain_order="left").head(round(drawn / 2))
+        each.select(SIDES).join(asked, on=SIDES, how="anti", maintain_order="left").head(round(drawn / 2))
         for each in (matches, others)
     ]
     streams = [(rest, False), (taught, True), *((each, True) for each in chance)]
@@ -105,7 +106,7 @@ def mixed(
         )
         for number, (each, sampled) in enumerate(streams)
     ]
-    return pl.concat(spread).sort("at", "stream").unique(_SIDES, keep="first", maintain_order=True).drop("at", "stream")
+    return pl.concat(spread).sort("at", "stream").unique(SIDES, keep="first", maintain_order=True).drop("at", "stream")
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ def estimate(drawn: pl.DataFrame, judged: pl.DataFrame) -> Estimate | None:
     Only pairs count before whose lot every other one is judged too: those are a random sample, however they came to be
     asked. What somebody picked out counts from when the lot has come to it.
     """
-    said = drawn.sort("lot").join(judged.select(*_SIDES, "verdict"), on=_SIDES, how="left", maintain_order="left")
+    said = drawn.sort("lot").join(judged.select(*SIDES, "verdict"), on=SIDES, how="left", maintain_order="left")
     open_ = said["verdict"].is_null().arg_true()
     sample = said.head(int(open_[0]) if len(open_) else said.height)
     if sample.is_empty():

@@ -122,6 +122,9 @@ Modality = Literal["text", "image"]
 EMBEDDINGS: dict[Modality, Table] = {"text": TEXT_EMBEDDINGS, "image": IMAGE_EMBEDDINGS}
 MODALITIES: tuple[Modality, ...] = tuple(EMBEDDINGS)
 
+SIDES = ["left_id", "right_id"]
+"""The two listings of a pair, the lesser id first."""
+
 PAIRS = Table(
     "pairs",
     key=("left_id", "right_id"),

@@ -12,8 +12,8 @@ from sosie.neighbour_lists import NeighbourLists
 from sosie.neighbours import CONTENTS, LIST, PLACE, Places
 from sosie.pipeline.retrieval import Limits, Retrieval, limits
 from sosie.settings import Blocking
+from sosie.tables import SIDES
 
-_SIDES = ["left_id", "right_id"]
 _ORDERED = {
     "left_id": pl.min_horizontal("query_id", "listing_id"),
     "right_id": pl.max_horizontal("query_id", "listing_id"),
@@ -78,12 +78,12 @@ def propose(lake: Lake, rules: Blocking, retrieve: Retrieval, touched: pl.Series
     ).unique()
     shifted = _shifted(sources, state, rows, left, places, pl.concat([asked, living]).unique())
     found = _union(rules, keyed, pl.concat([asked, may_overflow]).unique(), shifted, now, places)
-    either = pl.any_horizontal(pl.col(_SIDES).is_in(asked.implode()))
-    pairs = pl.concat([found.pairs.filter(either), found.pairs.filter(~either).join(shifted, on=_SIDES, how="semi")])
+    either = pl.any_horizontal(pl.col(SIDES).is_in(asked.implode()))
+    pairs = pl.concat([found.pairs.filter(either), found.pairs.filter(~either).join(shifted, on=SIDES, how="semi")])
     return Proposed(
-        places.named(pairs, *_SIDES),
+        places.named(pairs, *SIDES),
         places.ids.gather(asked),
-        places.named(shifted, *_SIDES),
+        places.named(shifted, *SIDES),
         {
             **found.counts,
             "asked": len(asked),
@@ -109,7 +109,7 @@ def _shifted(
 
     A list shifts by few places where one listing leaves it or comes to it, so these are far fewer than all its pairs.
     """
-    nobody, found = pl.lit([], LIST["others"]), [pl.DataFrame(schema=dict.fromkeys(_SIDES, PLACE))]
+    nobody, found = pl.lit([], LIST["others"]), [pl.DataFrame(schema=dict.fromkeys(SIDES, PLACE))]
     kept = ~pl.col("number").is_in(places.numbers.gather(apart).implode())
     for source, (k, _) in sources.items():
         own, first = pl.col("source") == source, pl.col("others").list.head(k)
@@ -218,7 +218,7 @@ def _union(
     for source, (k, _) in limits(rules).items():
         concerned = pl.col("number").is_in(pl.concat([own, lists.holding(source, asked)]).unique().implode())
         rows = neighbours.unpacked(lists.where(pl.col("source") == source, concerned), places, k)
-        others = rows.filter(~asks).with_columns(**_ORDERED).join(shifted, on=_SIDES, how="semi").drop(_SIDES)
+        others = rows.filter(~asks).with_columns(**_ORDERED).join(shifted, on=SIDES, how="semi").drop(SIDES)
         near[source] = pl.concat([rows.filter(asks), others])
     keys = blocking.exact_keys(pl.concat([asking, ends]), keyed, rules.exact_key_limit)
     back = keys.pairs.select(query_id="listing_id", listing_id="query_id", source="source")

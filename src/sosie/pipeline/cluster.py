@@ -8,9 +8,7 @@ from sosie.pipeline.ingest import changes
 from sosie.pipeline.regroup import amiss, regroup
 from sosie.pipeline.run import Run, Tally, step
 from sosie.pipeline.veto import settle
-from sosie.tables import CLUSTER_EVENTS, CLUSTERS, JUDGEMENTS, REGROUP
-
-_SIDES = ["left_id", "right_id"]
+from sosie.tables import CLUSTER_EVENTS, CLUSTERS, JUDGEMENTS, REGROUP, SIDES
 
 
 @step
@@ -35,5 +33,5 @@ def cluster(run: Run, tally: Tally) -> None:
 
 def _unheeded(run: Run, judged: pl.DataFrame, held: pl.DataFrame) -> tuple[pl.Series, ...]:
     """Listings of judgements that the clusters don't show yet, and of all that were taken back."""
-    withdrawn = run.lake.read(JUDGEMENTS, pl.col("retracted_at").is_not_null(), columns=_SIDES)
-    return tuple(pairs[side].alias("listing_id") for pairs in (amiss(judged, held), withdrawn) for side in _SIDES)
+    withdrawn = run.lake.read(JUDGEMENTS, pl.col("retracted_at").is_not_null(), columns=SIDES)
+    return tuple(pairs[side].alias("listing_id") for pairs in (amiss(judged, held), withdrawn) for side in SIDES)

@@ -15,10 +15,8 @@ from sosie.pipeline.embed import EMBEDDED, assured, version
 from sosie.pipeline.ingest import changes
 from sosie.pipeline.retrieval import Retrieval
 from sosie.pipeline.run import Run, Tally, step
-from sosie.tables import LISTINGS, MODALITIES, NEIGHBOURS, PAIRS, RECIPES, REGROUP, Modality
+from sosie.tables import LISTINGS, MODALITIES, NEIGHBOURS, PAIRS, RECIPES, REGROUP, SIDES, Modality
 from sosie.vectors import matrix
-
-_SIDES = ["left_id", "right_id"]
 
 
 @step
@@ -84,35 +82,35 @@ def match(run: Run, tally: Tally) -> None:
     retrieve = Retrieval(run, catalogue, decider.vocabulary)
     found = propose(run.lake, settings.blocking, retrieve, moved, anew=anew)
     # All held pairs but for their reasons, which are most of what the table weighs.
-    held = run.lake.read(PAIRS, columns=[*_SIDES, "score", "first_score", "verdict", "blocked_by"])
+    held = run.lake.read(PAIRS, columns=[*SIDES, "score", "first_score", "verdict", "blocked_by"])
     asked = _of_either(held, pl.concat([found.asked, moved]))
-    before = held if anew else pl.concat([asked, held.join(found.shifted, on=_SIDES, how="semi")])
-    known = before.clear() if anew else before.join(_of_either(before, moved), on=_SIDES, how="anti")
+    before = held if anew else pl.concat([asked, held.join(found.shifted, on=SIDES, how="semi")])
+    known = before.clear() if anew else before.join(_of_either(before, moved), on=SIDES, how="anti")
 
-    fresh = found.pairs.join(known, on=_SIDES, how="anti")
-    standing = found.pairs.join(fresh, on=_SIDES, how="anti")
+    fresh = found.pairs.join(known, on=SIDES, how="anti")
+    standing = found.pairs.join(fresh, on=SIDES, how="anti")
     first = decider.first(fresh, *_known(run, retrieve, fresh))
     close = fresh[first.rows].with_columns(first_score=pl.Series(first.near.score))
-    gone = before.join(pl.concat([close.select(standing.columns), standing]), on=_SIDES, how="anti")
-    stay = held.join(gone, on=_SIDES, how="anti").join(close, on=_SIDES, how="anti")
+    gone = before.join(pl.concat([close.select(standing.columns), standing]), on=SIDES, how="anti")
+    stay = held.join(gone, on=SIDES, how="anti").join(close, on=SIDES, how="anti")
 
-    seen_otherwise = close.join(before, on=[*_SIDES, "first_score"], how="anti")
-    in_another_light = _of_either(stay, _ends(seen_otherwise, gone)).select(_SIDES)
-    relabelled = standing.join(before, on=[*_SIDES, "blocked_by"], how="anti").select(_SIDES)
+    seen_otherwise = close.join(before, on=[*SIDES, "first_score"], how="anti")
+    in_another_light = _of_either(stay, _ends(seen_otherwise, gone)).select(SIDES)
+    relabelled = standing.join(before, on=[*SIDES, "blocked_by"], how="anti").select(SIDES)
     due = pl.concat([in_another_light, relabelled, _unheeded(held, said)])
-    others = _labelled(stay.join(due, on=_SIDES, how="semi"), standing)
+    others = _labelled(stay.join(due, on=SIDES, how="semi"), standing)
     again = pl.concat([close.select(standing.columns), others])
     decided = _decided(
         run,
         decider,
         again,
         First.joined([first.near, decider.first(others, *_known(run, retrieve, others))]),
-        around=_of_either(stay, _ends(again)).join(others, on=_SIDES, how="anti"),
+        around=_of_either(stay, _ends(again)).join(others, on=SIDES, how="anti"),
         said=said,
     )
     # Who is to be grouped again is written before the pairs that say so, and what was proposed after them: a run that
     # died in between finds the same work.
-    different = decided.join(held, on=[*_SIDES, "score", "verdict"], how="anti")
+    different = decided.join(held, on=[*SIDES, "score", "verdict"], how="anti")
     ends = _ends(different, gone).to_frame().with_columns(run_id=pl.lit(run.id))
     tally.written(
         run.lake.upsert(REGROUP, ends, run_id=run.id),
@@ -158,7 +156,7 @@ def _decided(
 
 def _verdicts(decided: pl.DataFrame, fresh: pl.DataFrame) -> dict[str, int]:
     """How many of the `fresh` pairs got which verdict; one that is not worth a row is no match."""
-    own = decided.join(fresh, on=_SIDES, how="semi")
+    own = decided.join(fresh, on=SIDES, how="semi")
     counted = dict.fromkeys(("match", "review"), 0) | dict(own.group_by("verdict").len().iter_rows())
     return {
         "match": counted["match"],
@@ -187,28 +185,28 @@ def _recipe(run: Run, decider: Decider) -> str:
 
 def _unheeded(held: pl.DataFrame, said: pl.DataFrame) -> pl.DataFrame:
     """Held pairs that don't show what a person said of them, or show what was taken back."""
-    ruled = held.join(said.rename({"verdict": "said"}), on=_SIDES, how="left")
+    ruled = held.join(said.rename({"verdict": "said"}), on=SIDES, how="left")
     same = (pl.col("verdict") == "match") & (pl.col("score") == 1.0)
     different = (pl.col("verdict") == "no_match") & (pl.col("score") == 0.0)
     shown = pl.when(pl.col("said") == "same").then(same).when(pl.col("said") == "different").then(different)
-    return ruled.filter(~shown.otherwise(~same & ~different)).select(_SIDES)
+    return ruled.filter(~shown.otherwise(~same & ~different)).select(SIDES)
 
 
 def _labelled(held: pl.DataFrame, standing: pl.DataFrame) -> pl.DataFrame:
     """Held pairs with who proposes them now."""
-    return held.select(*_SIDES, "blocked_by").join(standing, on=_SIDES, how="left", suffix="_now").select(
-        *_SIDES, pl.coalesce("blocked_by_now", "blocked_by").alias("blocked_by")
+    return held.select(*SIDES, "blocked_by").join(standing, on=SIDES, how="left", suffix="_now").select(
+        *SIDES, pl.coalesce("blocked_by_now", "blocked_by").alias("blocked_by")
     )  # fmt: skip
 
 
 def _of_either(pairs: pl.DataFrame, ids: pl.Series) -> pl.DataFrame:
     """Those of some pairs that have one end or both among `ids`."""
-    return pairs.filter(pl.any_horizontal(pl.col(_SIDES).is_in(ids.unique().implode())))
+    return pairs.filter(pl.any_horizontal(pl.col(SIDES).is_in(ids.unique().implode())))
 
 
 def _ends(*pairs: pl.DataFrame) -> pl.Series:
     """Every listing of some pairs, once."""
-    return pl.concat([each[side].alias("listing_id") for each in pairs for side in _SIDES]).unique()
+    return pl.concat([each[side].alias("listing_id") for each in pairs for side in SIDES]).unique()
 
 
 def _known(run: Run, retrieve: Retrieval, pairs: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
@@ -222,7 +220,7 @@ def _known(run: Run, retrieve: Retrieval, pairs: pl.DataFrame) -> tuple[pl.DataF
 
 def _overruled(decided: pl.DataFrame, judged: pl.DataFrame) -> pl.DataFrame:
     """What a person said stands: "same" is a match of 1, "different" is none of 0."""
-    ruled = decided.join(judged.rename({"verdict": "said"}), on=_SIDES, how="left")
+    ruled = decided.join(judged.rename({"verdict": "said"}), on=SIDES, how="left")
     same, different = pl.col("said") == "same", pl.col("said") == "different"
     return ruled.with_columns(
         score=pl.when(same).then(1.0).when(different).then(0.0).otherwise("score"),

@@ -8,9 +8,7 @@ from sosie import canonical, clusters
 from sosie.lake import Written
 from sosie.lineage import evolve
 from sosie.pipeline.run import Run, Tally
-from sosie.tables import CLUSTER_EVENTS, CLUSTERS, DECISIONS, HELD_MERGES, LISTINGS, PAIRS
-
-_SIDES = ["left_id", "right_id"]
+from sosie.tables import CLUSTER_EVENTS, CLUSTERS, DECISIONS, HELD_MERGES, LISTINGS, PAIRS, SIDES
 
 
 def regroup(run: Run, tally: Tally, seeds: pl.Series, judged: pl.DataFrame, held: pl.DataFrame) -> None:
@@ -18,7 +16,7 @@ def regroup(run: Run, tally: Tally, seeds: pl.Series, judged: pl.DataFrame, held
 
     `judged` are the judgements that stand (left_id, right_id, verdict), `held` is all of tables.CLUSTERS.
     """
-    edges = run.lake.read(PAIRS, pl.col("verdict") != "no_match", columns=[*_SIDES, "score", "verdict"])
+    edges = run.lake.read(PAIRS, pl.col("verdict") != "no_match", columns=[*SIDES, "score", "verdict"])
     affected = _component(seeds, edges, judged, held)
 
     listings = run.lake.lookup(LISTINGS, "listing_id", affected).filter(~pl.col("is_deleted"))
@@ -55,7 +53,7 @@ def regroup(run: Run, tally: Tally, seeds: pl.Series, judged: pl.DataFrame, held
 def amiss(judged: pl.DataFrame, held: pl.DataFrame) -> pl.DataFrame:
     """Those of `judged` that `held` (listing_id, cluster_id) doesn't show: *same* apart, or *different* together."""
     left, right = (
-        held.select(pl.col("listing_id").alias(side), pl.col("cluster_id").alias(f"{side}_cluster")) for side in _SIDES
+        held.select(pl.col("listing_id").alias(side), pl.col("cluster_id").alias(f"{side}_cluster")) for side in SIDES
     )
     placed = judged.join(left, on="left_id", how="left").join(right, on="right_id", how="left")
     together = pl.col("left_id_cluster").eq(pl.col("right_id_cluster")).fill_null(False)
@@ -82,15 +80,15 @@ def _hold(run: Run, affected: pl.Series, held: pl.DataFrame, rows: pl.DataFrame)
     )
     ids = affected.implode()
     before = run.lake.read(HELD_MERGES, pl.col("left_id").is_in(ids) | pl.col("right_id").is_in(ids))
-    return run.lake.exchange(HELD_MERGES, told, before.select(_SIDES), run_id=run.id)
+    return run.lake.exchange(HELD_MERGES, told, before.select(SIDES), run_id=run.id)
 
 
 def _component(seeds: pl.Series, edges: pl.DataFrame, judged: pl.DataFrame, held: pl.DataFrame) -> pl.Series:
     """All listings that hang together with the seeds: by matches, by judgements, or by a cluster they are in."""
     links = pl.concat(
         [
-            edges.filter(pl.col("verdict") == "match").select(_SIDES),
-            judged.select(_SIDES),
+            edges.filter(pl.col("verdict") == "match").select(SIDES),
+            judged.select(SIDES),
             held.select(left_id="canonical_id", right_id="listing_id"),
         ]
     )
@@ -100,7 +98,7 @@ def _component(seeds: pl.Series, edges: pl.DataFrame, judged: pl.DataFrame, held
     ids = pl.concat([links["left_id"], links["right_id"], seeds.alias("left_id")]).unique().sort()
     numbers = pl.DataFrame({"id": ids, "number": range(len(ids))}, schema={"id": pl.String, "number": pl.Int64})
     left, right = (
-        links.join(numbers, left_on=side, right_on="id", maintain_order="left")["number"].to_numpy() for side in _SIDES
+        links.join(numbers, left_on=side, right_on="id", maintain_order="left")["number"].to_numpy() for side in SIDES
     )
     graph = coo_matrix(([True] * len(left), (left, right)), shape=(len(ids), len(ids)))
     placed = numbers.with_columns(component=pl.Series(connected_components(graph, directed=False)[1]))
@@ -110,7 +108,7 @@ def _component(seeds: pl.Series, edges: pl.DataFrame, judged: pl.DataFrame, held
 
 def _decide(run: Run, affected: pl.Series, rows: pl.DataFrame, pairs: pl.DataFrame) -> Written:
     """Append what the storefront will be told of each affected listing, where that is something new."""
-    ends = [pairs.select(listing_id=side, other=other, score="score") for side, other in (_SIDES, _SIDES[::-1])]
+    ends = [pairs.select(listing_id=side, other=other, score="score") for side, other in (SIDES, SIDES[::-1])]
     member = rows.select("listing_id", "cluster_id")
     scores = (
         pl.concat(ends)

@@ -18,9 +18,7 @@ from sosie.pipeline.regroup import amiss, regroup
 from sosie.pipeline.run import Run, Tally, log, run_alone
 from sosie.runs import last_end
 from sosie.settings import Settings
-from sosie.tables import CLUSTERS, JUDGEMENTS
-
-_SIDES = ["left_id", "right_id"]
+from sosie.tables import CLUSTERS, JUDGEMENTS, SIDES
 
 PATIENCE = 2.0
 """Seconds that a veto waits for a run at work."""
@@ -38,12 +36,12 @@ def part(settings: Settings, pairs: Iterable[tuple[str, str]]) -> Effect:
 
 def together(lake: Lake, pairs: Iterable[tuple[str, str]]) -> pl.DataFrame:
     """Those of `pairs` whose listings are in one cluster."""
-    return _together(lake, pl.DataFrame(list(pairs), schema=dict.fromkeys(_SIDES, pl.String), orient="row"))
+    return _together(lake, pl.DataFrame(list(pairs), schema=dict.fromkeys(SIDES, pl.String), orient="row"))
 
 
 def _together(lake: Lake, pairs: pl.DataFrame) -> pl.DataFrame:
-    held = lake.lookup(CLUSTERS, "listing_id", pl.concat([pairs[side].alias("id") for side in _SIDES]))
-    return amiss(pairs.select(*_SIDES, verdict=pl.lit("different")), held).select(_SIDES)
+    held = lake.lookup(CLUSTERS, "listing_id", pl.concat([pairs[side].alias("id") for side in SIDES]))
+    return amiss(pairs.select(*SIDES, verdict=pl.lit("different")), held).select(SIDES)
 
 
 def heed(settings: Settings) -> bool:
@@ -63,12 +61,12 @@ def settle(settings: Settings) -> None:
     """Split every cluster that holds both listings of a *different*; undo that for what was taken back since."""
     lake = Lake(settings.lake_uri)
     judged, every = judgements.active(lake), lake.read(JUDGEMENTS)
-    vetoed = every.join(_together(lake, judged.filter(pl.col("verdict") == "different")), on=_SIDES, how="semi")
+    vetoed = every.join(_together(lake, judged.filter(pl.col("verdict") == "different")), on=SIDES, how="semi")
     withdrawn = every.filter(pl.col("verdict") == "different", pl.col("retracted_at") > pl.lit(last_end(lake)))
     unheeded = pl.concat([vetoed, withdrawn])
     if unheeded.is_empty():
         return
     # Named after what is settled, so that what died goes by the same name however much else was said meanwhile.
     newest = unheeded.select(pl.max_horizontal(pl.col("when", "retracted_at").max())).item()
-    seeds = pl.concat([unheeded[side].alias("id") for side in _SIDES])
+    seeds = pl.concat([unheeded[side].alias("id") for side in SIDES])
     regroup(Run(aside(lake, "veto", newest), settings), Tally(), seeds, judged, lake.read(CLUSTERS))

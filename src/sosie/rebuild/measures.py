@@ -6,8 +6,8 @@ import numpy as np
 import polars as pl
 
 from sosie.stability import population_stability
+from sosie.tables import SIDES
 
-_SIDES = ["left_id", "right_id"]
 VERDICTS = ("match", "review", "no_match")
 
 
@@ -31,7 +31,7 @@ def recalled(pairs: pl.DataFrame, neighbours: pl.DataFrame) -> float | None:
     found = neighbours.select(
         left_id=pl.min_horizontal("query_id", "listing_id"), right_id=pl.max_horizontal("query_id", "listing_id")
     ).unique()
-    return pairs.join(found, on=_SIDES, how="semi").height / pairs.height
+    return pairs.join(found, on=SIDES, how="semi").height / pairs.height
 
 
 def agreement(old: pl.DataFrame, new: pl.DataFrame) -> dict[str, Any]:
@@ -40,7 +40,7 @@ def agreement(old: pl.DataFrame, new: pl.DataFrame) -> dict[str, Any]:
     Both have left_id, right_id, score, verdict, for the same pairs. `agree` is the share of equal verdicts, None of no
     pairs; `verdicts` counts old → new.
     """
-    both = old.select(*_SIDES, "verdict").join(new.select(*_SIDES, now="verdict"), on=_SIDES)
+    both = old.select(*SIDES, "verdict").join(new.select(*SIDES, now="verdict"), on=SIDES)
     counts = dict.fromkeys((f"{was} → {now}" for was in VERDICTS for now in VERDICTS), 0)
     for was, now, rows in both.group_by("verdict", "now").len().iter_rows():
         counts[f"{was} → {now}"] = rows
@@ -54,7 +54,7 @@ def drift(old: pl.DataFrame, new: pl.DataFrame) -> dict[str, Any]:
     `shift` and `distance` are the mean and the mean absolute difference; `psi` the population stability index; the
     deciles of both stand beside it.
     """
-    both = old.select(*_SIDES, "score").join(new.select(*_SIDES, now="score"), on=_SIDES)
+    both = old.select(*SIDES, "score").join(new.select(*SIDES, now="score"), on=SIDES)
     if both.is_empty():
         return {"shift": None, "distance": None, "psi": None, "deciles": {"old": [], "new": []}}
     was, now = both["score"].to_numpy(), both["now"].to_numpy()
@@ -70,10 +70,10 @@ def drift(old: pl.DataFrame, new: pl.DataFrame) -> dict[str, Any]:
 def flipped(old: pl.DataFrame, new: pl.DataFrame, limit: int) -> pl.DataFrame:
     """The pairs whose verdict changed, those whose score moved furthest first: both scores and verdicts."""
     return (
-        old.select(*_SIDES, "score", "verdict")
-        .join(new.select(*_SIDES, new_score="score", new_verdict="verdict"), on=_SIDES)
+        old.select(*SIDES, "score", "verdict")
+        .join(new.select(*SIDES, new_score="score", new_verdict="verdict"), on=SIDES)
         .filter(pl.col("verdict") != pl.col("new_verdict"))
-        .sort((pl.col("new_score") - pl.col("score")).abs(), *_SIDES, descending=[True, False, False])
+        .sort((pl.col("new_score") - pl.col("score")).abs(), *SIDES, descending=[True, False, False])
         .head(limit)
     )
 
@@ -85,8 +85,8 @@ def inside_clusters(clusters: pl.DataFrame) -> pl.DataFrame:
         member.rename({"listing_id": "left_id"})
         .join(member.rename({"listing_id": "right_id"}), on="cluster_id")
         .filter(pl.col("left_id") < pl.col("right_id"))
-        .select(_SIDES)
-        .sort(_SIDES)
+        .select(SIDES)
+        .sort(SIDES)
     )
 
 

@@ -11,7 +11,7 @@ from sosie.pipeline.run import Run, Tally, step
 from sosie.rebuild import second
 from sosie.rebuild.instep import astray, bring, under_way, with_content, without_vector
 from sosie.settings import Settings
-from sosie.tables import DECISIONS, EMBEDDINGS, IMAGE_EMBEDDINGS, LISTINGS, MODALITIES, PAIRS, Modality
+from sosie.tables import DECISIONS, EMBEDDINGS, IMAGE_EMBEDDINGS, LISTINGS, MODALITIES, PAIRS, SIDES, Modality
 from sosie.vectors import Picked
 
 
@@ -94,12 +94,11 @@ def _orphans(lake: Lake, run_id: str) -> int:
     """Delete pairs of which an end is no live listing; returns how many there were."""
     live = lake.read(LISTINGS, ~pl.col("is_deleted"), columns=["listing_id"])
     busy = under_way(lake)
-    sides = ["left_id", "right_id"]
-    held = lake.read(PAIRS, columns=sides)
+    held = lake.read(PAIRS, columns=SIDES)
     dead = pl.concat(
-        [held.join(live, left_on=side, right_on="listing_id", how="anti").select(sides) for side in sides]
+        [held.join(live, left_on=side, right_on="listing_id", how="anti").select(SIDES) for side in SIDES]
     ).unique()
-    dead = dead.filter(~pl.any_horizontal(pl.col(sides).is_in(busy.implode())))
+    dead = dead.filter(~pl.any_horizontal(pl.col(SIDES).is_in(busy.implode())))
     return lake.delete(PAIRS, dead, run_id=run_id).deleted
 
 

@@ -14,12 +14,12 @@ from sosie.page.render import show
 from sosie.pipeline import veto
 from sosie.report import words
 from sosie.review_queue import CAUSES
+from sosie.tables import SIDES
 
 if TYPE_CHECKING:
     from sosie.page.app import Page
 
 PER_PAGE = 12
-SIDES = ["left_id", "right_id"]
 Cause = Literal["", "unsure", "weak_link", "cluster_too_large", "judged_different", "sample"]
 Id = Annotated[str, Form(min_length=1, max_length=512)]
 
