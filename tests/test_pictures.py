@@ -131,12 +131,21 @@ def test_memory_store_as_root_and_as_uri() -> None:
 # ── By HTTP ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever this machine's is: servers of these tests are its own."""
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
 @dataclass
 class Shop:
     """A server with a picture and every way to fail."""
 
     picture: bytes = field(default_factory=lambda: encoded(drawing()))
     asked: Counter[str] = field(default_factory=Counter)
+    logins: list[str | None] = field(default_factory=list)
     sent: int = 0
     url: str = ""
 
@@ -149,11 +158,12 @@ def shop() -> Iterator[Shop]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             held.asked[self.path] += 1
+            held.logins.append(self.headers["Authorization"])
             if self.path in ("/missing.jpg", "/forbidden.jpg", "/broken.jpg"):
                 self.send_error({"/missing.jpg": 404, "/forbidden.jpg": 403, "/broken.jpg": 503}[self.path])
             elif self.path == "/busy.jpg" and held.asked[self.path] == 1:
                 self.send_error(503)
-            elif self.path == "/moved.jpg":
+            elif self.path.endswith("/moved.jpg"):
                 self.send_response(302)
                 self.send_header("Location", "/a.jpg")
                 self.end_headers()
@@ -207,6 +217,29 @@ def test_http(shop: Shop, tmp_path: Path) -> None:
     assert fetch(f"HTTP{shop.url[4:]}/c.jpg", "", RULES) == shop.picture
     assert fetch(f"{shop.url}/d::e.jpg", "", RULES) == shop.picture
     assert fetch("d::e.jpg", shop.url, RULES) == shop.picture
+
+
+def test_a_proxy_of_the_environment_is_asked_for_every_picture(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", shop.url)
+    assert fetch("http://pictures.invalid/by-proxy.jpg", "", RULES) == shop.picture
+    assert shop.asked["http://pictures.invalid/by-proxy.jpg"] == 1
+    assert fetch("moved.jpg", "http://pictures.invalid", RULES) == shop.picture
+    assert shop.asked["http://pictures.invalid/a.jpg"] == 1, "where it was sent on to too"
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    assert fetch(f"{shop.url}/past-it.jpg", "", RULES) == shop.picture
+    assert shop.asked["/past-it.jpg"] == 1
+
+
+def test_no_login_of_this_machine_is_told_to_a_host_that_a_feed_names(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "netrc").write_text("default login worker password secret\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    own = shop.url.replace("http://", "http://seller:word@")
+    for uri, logins in ((f"{shop.url}/a.jpg", [None]), (f"{own}/a.jpg", ["Basic c2VsbGVyOndvcmQ="])):
+        shop.logins.clear()
+        assert fetch(uri, "", RULES) == shop.picture
+        assert shop.logins == logins
 
 
 def test_an_address_of_ipv6(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ size and time are limited while reading.
 import posixpath
 import re
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
 
@@ -116,14 +117,21 @@ def _read(address: str, limit: int) -> bytes:
 def _download(address: str, limit: int, seconds: float) -> bytes:
     """By HTTP, in one streamed request that is cut off where it takes too long or sends too much.
 
-    A server that is busy, or hangs up, is asked once more.
+    A server that is busy, or hangs up, is asked once more. Proxies are those of the environment.
     """
     import aiohttp
 
-    if not urlsplit(address).hostname:
+    asked = urlsplit(address)
+    if not asked.hostname:
         raise PictureFault("picture_unreachable", f"{address} names no host.")
     timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=min(seconds, 5.0))
-    filesystem = fsspec.filesystem("http", client_kwargs={"timeout": timeout})
+    filesystem = fsspec.filesystem("http", client_kwargs={"timeout": timeout, "trust_env": True})
+
+    async def no_login_of_ours(request: Any, send: Any) -> Any:
+        """What the environment may tell besides proxies, the logins in `.netrc`, is not for hosts that feeds name."""
+        if not (asked.username and request.url.host == asked.hostname):
+            request.headers.popall("Authorization", None)
+        return await send(request)
 
     def is_busy(error: BaseException) -> bool:
         if isinstance(error, aiohttp.ClientResponseError):
@@ -135,7 +143,7 @@ def _download(address: str, limit: int, seconds: float) -> bytes:
         with attempt:
             data = bytearray()
             # Any size given beforehand saves the HEAD request; block_size 0 asks for a stream.
-            with filesystem.open(address, block_size=0, size=limit) as stream:
+            with filesystem.open(address, block_size=0, size=limit, middlewares=(no_login_of_ours,)) as stream:
                 while chunk := stream.read(_CHUNK):
                     data += chunk
                     if len(data) > limit:
