@@ -62,8 +62,8 @@ def test_a_relative_uri_lies_under_the_root(tmp_path: Path) -> None:
     (tmp_path / "pictures" / "a b.jpg").write_bytes(b"data")
     assert fetch("pictures/a b.jpg", str(tmp_path), RULES) == b"data"
     assert fetch("pictures/../pictures/a b.jpg", str(tmp_path), RULES) == b"data"
-    assert fetch(str(tmp_path / "pictures/a b.jpg"), "/elsewhere", RULES) == b"data"
-    assert fetch((tmp_path / "pictures/a b.jpg").as_uri(), "/elsewhere", RULES) == b"data"
+    assert fetch(str(tmp_path / "pictures/a b.jpg"), str(tmp_path), RULES) == b"data"
+    assert fetch((tmp_path / "pictures/a b.jpg").as_uri(), str(tmp_path), RULES) == b"data"
     assert fetch("a b.jpg", (tmp_path / "pictures").as_uri().replace("%20", " "), RULES) == b"data"
 
 
@@ -79,6 +79,60 @@ def test_nor_by_the_encoding_that_a_server_undoes() -> None:
     with pytest.raises(PictureFault, match="leaves the pictures' root"):
         locate("%2e%2e/secret.jpg", "https://shop.example/landing")
     assert locate("%2e%2e/x.jpg", "/data") == "/data/%2e%2e/x.jpg"
+
+
+def allowing(*roots: str) -> Validation:
+    return RULES.model_copy(update={"picture_roots": Validation(picture_roots=roots).picture_roots})
+
+
+def refused(uri: str, root: str, rules: Validation = RULES) -> bool:
+    """Whether `uri` is refused for where it lies."""
+    try:
+        fetch(uri, root, rules)
+    except PictureFault as fault:
+        return fault.rule == "picture_outside_root"
+    return False
+
+
+def test_a_local_address_lies_below_the_root_or_a_folder_of_the_setting(tmp_path: Path) -> None:
+    root, other, away = (tmp_path / name for name in ("root", "other", "away"))
+    for folder in (root, other, away):
+        folder.mkdir()
+        (folder / "a.jpg").write_bytes(b"data")
+    (root / "link.jpg").symlink_to(away / "a.jpg")
+    (root / "linked").symlink_to(other)
+    inside = ["a.jpg", str(root / "a.jpg"), (root / "a.jpg").as_uri()]
+    others = ["linked/a.jpg", str(other / "a.jpg"), (other / "a.jpg").as_uri(), f"{root}/../other/a.jpg"]
+    outside = ["link.jpg", str(away / "a.jpg"), (away / "a.jpg").as_uri(), f"{other}/../away/a.jpg", f"{other}er/a.jpg",
+               f"file://{root}/%2e%2e/away/a.jpg", "/etc/hostname", str(away / "nothing.jpg")]  # fmt: skip
+    for uri in inside:
+        assert fetch(uri, str(root), RULES) == b"data"
+        assert fetch(uri, root.as_uri(), RULES) == b"data"
+    for uri in (*others, *outside):
+        assert refused(uri, str(root)), uri
+    for uri in (str(root / "a.jpg"), (root / "a.jpg").as_uri()):
+        assert refused(uri, "https://shop.example/pictures")
+        assert refused(uri, "")
+    for rules in (allowing(str(other)), allowing(other.as_uri(), "s3://elsewhere")):
+        assert [fetch(uri, str(root), rules) for uri in others] == [b"data"] * len(others)
+        assert all(refused(uri, str(root), rules) for uri in outside)
+
+
+def test_an_objects_address_lies_below_the_root_or_a_url_of_the_setting() -> None:
+    store = fsspec.filesystem("memory")
+    for folder in ("pictures", "picturesque", "other", "away"):
+        store.pipe_file(f"/{folder}/a.jpg", b"data")
+    outside = ["memory://picturesque/a.jpg", "memory://away/a.jpg", "memory://pictures/../away/a.jpg",
+               "memory://pictures/%2e%2e/away/a.jpg", "memory:///away/a.jpg", "s3://pictures/a.jpg",
+               "/etc/hostname"]  # fmt: skip
+    assert fetch("memory://pictures/a.jpg", "memory://pictures", RULES) == b"data"
+    for uri in (*outside, "memory://other/a.jpg"):
+        assert refused(uri, "memory://pictures"), uri
+        assert refused(uri, "/data/landing"), uri
+    rules = allowing("memory://other/")
+    assert fetch("memory://other/a.jpg", "/data/landing", rules) == b"data"
+    assert all(refused(uri, "memory://pictures", rules) for uri in outside)
+    assert fetch("memory://away/a.jpg", "/data/landing", allowing("memory://")) == b"data"
 
 
 @given(st.text(st.sampled_from("ab./\\%2e"), max_size=14).filter(lambda uri: not uri.startswith("/")))
@@ -122,9 +176,9 @@ def test_memory_store_as_root_and_as_uri() -> None:
     store = fsspec.filesystem("memory")
     store.pipe_file("/pictures/a.jpg", b"data")
     assert fetch("a.jpg", "memory://pictures", RULES) == b"data"
-    assert fetch("memory://pictures/a.jpg", "/elsewhere", RULES) == b"data"
+    assert fetch("memory://pictures/a.jpg", "memory://pictures", RULES) == b"data"
     with pytest.raises(PictureFault) as fault:
-        fetch("memory://pictures/b.jpg", "", RULES)
+        fetch("memory://pictures/b.jpg", "memory://pictures", RULES)
     assert fault.value.rule == "picture_missing"
 
 
@@ -290,8 +344,7 @@ def test_nobody_listens() -> None:
 
 def test_a_page_in_place_of_a_picture(shop: Shop, thumbnails: Thumbnails) -> None:
     (found,) = inspect([f"{shop.url}/page.jpg"], root="", thumbnails=thumbnails, rules=RULES)
-    assert found.fault_rule == "picture_unreadable"
-    assert "<!doctype" in (found.fault_detail or "")
+    assert (found.fault_rule, found.fault_detail) == ("picture_unreadable", "A web page, and no picture.")
 
 
 # ── An object store ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -327,8 +380,11 @@ def test_s3_pictures_and_thumbnails(bucket: str) -> None:
         "picture_missing",
         "picture_too_large",
         "picture_empty",
-        "picture_missing",
+        "picture_outside_root",
     ]
+    gone = "s3://no-such-bucket/a.jpg"
+    (found,) = inspect([gone], root="s3://no-such-bucket", thumbnails=thumbnails, rules=RULES)
+    assert found.fault_rule == "picture_missing"
     assert thumbnails.has(digest)
     assert Image.open(io.BytesIO(thumbnails.get(digest))).size == (256, 171)
 
@@ -352,6 +408,11 @@ def test_faults_of_the_bytes(tmp_path: Path, thumbnails: Thumbnails) -> None:
         found = look(data, tmp_path, thumbnails)
         assert (found.fault_rule, found.image_hash, found.image_phash) == (rule, None, None)
         assert found.fault_detail
+
+
+def test_no_byte_of_what_is_no_picture_is_told(tmp_path: Path, thumbnails: Thumbnails) -> None:
+    found = look(b"root:x:0:0:root", tmp_path, thumbnails)
+    assert (found.fault_rule, found.fault_detail) == ("picture_unreadable", "No picture of a known format.")
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"])

@@ -37,6 +37,7 @@ def test_the_environment_overlays_defaults(monkeypatch: pytest.MonkeyPatch) -> N
     [
         ({"validation": {"max_bad_share": 2}}, "SOSIE_VALIDATION__MAX_BAD_SHARE"),
         ({"validation": {"max_bat_share": 0.1}}, "SOSIE_VALIDATION__MAX_BAT_SHARE"),
+        ({"validation": {"picture_roots": [""]}}, "SOSIE_VALIDATION__PICTURE_ROOTS"),
         ({"home": "/tmp/a [b]"}, r"has '\[' in it, which Delta tables can't lie below"),
         ({"lake_uri": "/tmp/a%20b"}, "has '%20' in it"),
         ({"lake_uri": "s4://bucket/lake"}, "s4://bucket/lake is in no store that is known"),

@@ -73,7 +73,17 @@ class Validation(Section):
     max_picture_pixels: PositiveInt = 40_000_000
     max_picture_bytes: PositiveInt = 20 * 2**20
     picture_timeout_seconds: PositiveFloat = 20.0
+    # Where else than below `pictures_root` a feed may name files and objects: folders, or beginnings of URLs as feeds
+    # write them (`s3://bucket/pictures`). Links are followed before they are judged.
+    picture_roots: tuple[str, ...] = ()
     categories: tuple[str, ...] | None = None
+
+    @field_validator("picture_roots")
+    @classmethod
+    def _absolute(cls, roots: tuple[str, ...]) -> tuple[str, ...]:
+        if "" in roots:
+            raise ValueError("an empty name; give a folder or the beginning of a URL")
+        return tuple(root if "://" in root else str(place(root)) for root in roots)
 
 
 class Embedding(Section):

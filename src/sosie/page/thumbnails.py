@@ -1,12 +1,11 @@
 """Pictures by their content's hash, in three sizes, each made once and kept on disk.
 
 What is served was decoded and encoded anew, so it is a picture whatever lay at the listing's address; the large size is
-read from below the configured root alone, however the feed spelt its address.
+read from below the configured roots alone, however the feed spelt its address.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote
 
 import polars as pl
 import structlog
@@ -14,7 +13,7 @@ import structlog
 from sosie.errors import TerminalError
 from sosie.page.store import Store
 from sosie.pictures import PictureFault, Thumbnails, decode, fetch, shrunk
-from sosie.pictures.sources import locate
+from sosie.pictures.sources import lies_below, locate, outside
 from sosie.pipeline.ingest import thumbnails
 from sosie.places import write_atomically
 from sosie.settings import Settings
@@ -75,16 +74,11 @@ class Pictures:
 
 
 def original(uri: str, settings: Settings) -> bytes:
-    """The bytes at a listing's address where that lies below `pictures_root`. Raises `PictureFault` where not."""
+    """The bytes at a listing's address where that lies below `pictures_root` or one of `validation.picture_roots`.
+
+    Raises `PictureFault` where not.
+    """
     root = settings.pictures_root
-    address = locate(uri, root)
-    outside = PictureFault("picture_outside_root", f"{uri} does not lie below the pictures' root.")
-    if "://" in root:
-        if not address.startswith(root.rstrip("/") + "/") or ".." in unquote(address).split("/"):
-            raise outside
-    else:
-        path = Path(address.removeprefix("file://")).resolve()  # links are followed before they are judged
-        if not path.is_relative_to(Path(root).resolve()):
-            raise outside
-        address = str(path)
-    return fetch(address, root, settings.validation)
+    if not lies_below(locate(uri, root), (root, *settings.validation.picture_roots)):
+        raise outside(uri)
+    return fetch(uri, root, settings.validation)

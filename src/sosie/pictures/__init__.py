@@ -4,7 +4,7 @@ A picture that can't be used never stops a run. It comes back as an `Inspection`
 
     picture_missing        nothing lies at the URI
     picture_unreachable    its server or store does not answer, or refuses
-    picture_outside_root   a relative URI that climbs out of the pictures' root
+    picture_outside_root   a file or an object that lies neither below the pictures' root nor a place in the settings
     picture_too_large      more bytes, or more pixels, than the settings allow; its pixels are never decoded
     picture_empty          no bytes at all
     picture_truncated      starts like a picture and ends too soon
@@ -76,9 +76,9 @@ def decode(data: bytes, *, max_pixels: int | None = None, side: int = _DECODE_SI
                 "picture_truncated",
                 f"Starts like a picture, but its {len(data):,} bytes hold no whole header ({error}).",
             ) from None
-        raise PictureFault(
-            "picture_unreadable", f"No picture of a known format: it starts with {data[:12]!r}."
-        ) from None
+        is_page = data[:256].lstrip().lower().startswith((b"<!doctype html", b"<html"))  # its bytes are not for telling
+        what = "A web page, and no picture." if is_page else "No picture of a known format."
+        raise PictureFault("picture_unreadable", what) from None
     width, height = image.size
     if max_pixels is not None and width * height > max_pixels:
         raise PictureFault(

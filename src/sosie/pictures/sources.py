@@ -1,11 +1,12 @@
 """The bytes of a picture, from wherever its URI points: a folder, `file://`, `http(s)://` or an object store.
 
-A feed is written by strangers. So a relative URI stays below the pictures' root, only known schemes are opened, and
-size and time are limited while reading.
+A feed is written by strangers. So what is not fetched by HTTP lies below the pictures' root, or a place that the
+settings name, only known schemes are opened, and size and time are limited while reading.
 """
 
 import posixpath
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -21,6 +22,7 @@ from sosie.settings import Validation
 SCHEMES = frozenset({"file", "http", "https", "s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "memory"})
 """Where a picture may come from; every other fsspec protocol is refused."""
 
+_WEB = ("http://", "https://")
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.\-]*)://")
 _CHUNK = 256 * 1024
 
@@ -51,19 +53,45 @@ def locate(uri: str, root: str) -> str:
         return uri
     base = root if root.endswith("/") else root + "/"
     # A server reads %2e%2e as .., a file system does not.
-    climbs = unquote(uri) if base.startswith(("http://", "https://")) else uri
+    climbs = unquote(uri) if base.startswith(_WEB) else uri
     if posixpath.normpath(climbs.replace("\\", "/")).split("/")[0] == "..":
         raise PictureFault("picture_outside_root", f"{uri} leaves the pictures' root; give a path inside of it.")
     return base + posixpath.normpath(uri)
 
 
+def lies_below(address: str, places: Iterable[str]) -> bool:
+    """Whether an address lies in one of some folders, or begins with one of some URLs and climbs nowhere.
+
+    Links are followed before they are judged. Nothing lies below an empty name.
+    """
+    path = _local(address)
+    if path is not None:
+        return any(folder is not None and path.is_relative_to(folder) for folder in map(_local, places))
+    begins = any(address.startswith(place.rstrip("/") + "/") for place in places if _SCHEME.match(place))
+    return begins and ".." not in unquote(address).split("/")
+
+
+def outside(uri: str) -> PictureFault:
+    return PictureFault(
+        "picture_outside_root",
+        f"{uri} does not lie below the pictures' root, nor below a place in validation.picture_roots.",
+    )
+
+
 def fetch(uri: str, root: str, rules: Validation) -> bytes:
-    """The bytes at `uri`, at most `rules.max_picture_bytes` of them. Raises `PictureFault`."""
+    """The bytes at `uri`, at most `rules.max_picture_bytes` of them.
+
+    What is not fetched by HTTP lies below `root` or one of `rules.picture_roots`. Raises `PictureFault`.
+    """
     address = locate(uri, root)
     limit = rules.max_picture_bytes
     try:
-        if address.startswith(("http://", "https://")):
+        if address.startswith(_WEB):
             data = _download(address, limit, rules.picture_timeout_seconds)
+        elif "::" in address and _local(address) is None:  # which fsspec reads as a chain, each store within the next
+            raise PictureFault("picture_unreachable", f"{address} chains stores by '::'; name the picture without it.")
+        elif not lies_below(address, (root, *rules.picture_roots)):
+            raise outside(uri)
         else:
             data = _read(address, limit)
     except PictureFault:
@@ -93,17 +121,22 @@ def _too_large(address: str, limit: int) -> PictureFault:
     )
 
 
+def _local(address: str) -> Path | None:
+    """The file or folder at a path or at `file://`, where its links lead to; None for other URLs and no address."""
+    if address.startswith("file://"):
+        return Path(url2pathname(urlsplit(address).path)).resolve()
+    return Path(address).resolve() if address and not _SCHEME.match(address) else None
+
+
 def _read(address: str, limit: int) -> bytes:
     """A local file or an object of a store: asked for its size first, then read whole."""
-    if address.startswith("file://") or not _SCHEME.match(address):
-        path = Path(url2pathname(urlsplit(address).path) if address.startswith("file://") else address)
+    path = _local(address)
+    if path is not None:
         if not path.is_file():  # nor a pipe or a device, which may never end
             raise FileNotFoundError(address)
         if path.stat().st_size > limit:
             raise _too_large(address, limit)
         return path.read_bytes()
-    if "::" in address:  # which fsspec reads as a chain, each store within the next
-        raise PictureFault("picture_unreachable", f"{address} chains stores by '::'; name the picture without it.")
     filesystem, key = fsspec.core.url_to_fs(address)
     details = filesystem.info(key)
     if details["type"] == "directory":
