@@ -21,6 +21,7 @@ from PIL import Image, ImageDraw
 
 from sosie.errors import TerminalError
 from sosie.pictures import Inspection, PictureFault, Thumbnails, decode, fetch, inspect
+from sosie.pictures.patience import Patience
 from sosie.pictures.sources import SCHEMES, locate
 from sosie.settings import Validation
 
@@ -166,7 +167,8 @@ def test_no_file_a_folder_and_a_pipe_are_missing(tmp_path: Path) -> None:
     import os
 
     os.mkfifo(tmp_path / "pipe")
-    for uri in ("nothing.jpg", ".", "pipe", "a\0b", "nothing.jpg/below"):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for uri in ("nothing.jpg", ".", "pipe", "a\0b", "nothing.jpg/below", "loop", f"file://{tmp_path}/a%00b"):
         with pytest.raises(PictureFault) as fault:
             fetch(uri, str(tmp_path), RULES)
         assert fault.value.rule == "picture_missing", uri
@@ -230,6 +232,8 @@ def shop() -> Iterator[Shop]:
                         held.sent += 65_536
                 except OSError:
                     return
+            elif self.path.startswith("/silent.jpg"):
+                release.wait(10)
             elif self.path == "/slow.jpg":
                 self.send_response(200)
                 self.send_header("Content-Length", "1000")
@@ -345,6 +349,83 @@ def test_nobody_listens() -> None:
 def test_a_page_in_place_of_a_picture(shop: Shop, thumbnails: Thumbnails) -> None:
     (found,) = inspect([f"{shop.url}/page.jpg"], root="", thumbnails=thumbnails, rules=RULES)
     assert (found.fault_rule, found.fault_detail) == ("picture_unreadable", "A web page, and no picture.")
+
+
+# ── Hosts that don't answer ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_patience_ends_after_failures_in_a_row() -> None:
+    patience = Patience(failures=3, seconds=60.0)
+    for host, fails in (("a", 2), ("b", 3)):
+        for _ in range(fails):
+            patience.failed(host)
+    assert patience.spent("a") is None
+    assert "b left requests unanswered, 3 in a row" in (patience.spent("b") or "")
+    patience.answered("a")
+    patience.failed("a")
+    patience.failed("a")
+    assert patience.spent("a") is None
+    assert patience.given_up == ["b"]
+    patience.answered("b")
+    assert patience.spent("b") is None, "one that was under way got an answer after all"
+
+
+def test_patience_ends_for_all_when_its_seconds_are_over() -> None:
+    now = [100.0]
+    patience = Patience(failures=3, seconds=60.0, clock=lambda: now[0])
+    assert patience.spent("a") is None
+    now[0] = 160.0
+    assert "60 s for pictures of this hour were over" in (patience.spent("a") or "")
+
+
+def test_patience_counts_what_many_threads_tell() -> None:
+    patience = Patience(failures=8 * 2_000, seconds=60.0)
+
+    def fail() -> None:
+        for _ in range(2_000):
+            patience.failed("a")
+
+    threads = [threading.Thread(target=fail) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert patience.given_up == ["a"]
+
+
+def test_a_host_that_never_answers_is_soon_asked_no_more(shop: Shop, thumbnails: Thumbnails) -> None:
+    rules = RULES.model_copy(update={"picture_timeout_seconds": 0.2, "picture_host_failures": 5})
+    silent = [f"{shop.url}/silent.jpg?{number}" for number in range(60)]
+    other = f"{shop.url.replace('127.0.0.1', 'localhost')}/other-host.jpg"
+    *found, last = inspect([*silent, other], root="", thumbnails=thumbnails, rules=rules)
+    asked = sum(shop.asked[uri.removeprefix(shop.url)] for uri in silent)
+    assert 5 <= asked <= 5 + 7, "as many as it takes, and those that eight threads had under way"
+    assert {one.fault_rule for one in found} == {"picture_unreachable"}
+    untold = [one.fault_detail for one in found if "was not asked for: 127.0.0.1" in (one.fault_detail or "")]
+    assert len(untold) == 60 - asked
+    assert last.image_hash
+
+
+def test_hosts_that_say_no_are_asked_for_the_next_picture(shop: Shop, thumbnails: Thumbnails) -> None:
+    rules = RULES.model_copy(update={"picture_host_failures": 1})
+    uris = [f"{shop.url}/{path}.jpg" for path in ("forbidden", "missing", "cut", "page", "endless", "after-all")]
+    for uri in uris:
+        shop.asked.clear()
+        inspect([uri] * 2 + [f"{shop.url}/last.jpg"], root="", thumbnails=thumbnails, rules=rules, threads=1)
+        assert shop.asked["/last.jpg"] == 1, uri
+    found = inspect([f"{shop.url}/broken.jpg", uris[-1]], root="", thumbnails=thumbnails, rules=rules, threads=1)
+    assert "left requests unanswered, 1 in a row" in (found[-1].fault_detail or ""), (
+        "one that is too busy is given up like one away"
+    )
+
+
+def test_no_host_is_asked_when_the_hours_seconds_are_over(shop: Shop, tmp_path: Path, thumbnails: Thumbnails) -> None:
+    (tmp_path / "a.jpg").write_bytes(shop.picture)
+    rules = RULES.model_copy(update={"picture_seconds": 1e-9})
+    local, remote = inspect(["a.jpg", f"{shop.url}/late.jpg"], root=str(tmp_path), thumbnails=thumbnails, rules=rules)
+    assert local.image_hash, "what lies on a disk is looked at"
+    assert (remote.fault_rule, shop.asked["/late.jpg"]) == ("picture_unreachable", 0)
+    assert "validation.picture_seconds" in (remote.fault_detail or "")
 
 
 # ── An object store ──────────────────────────────────────────────────────────────────────────────────────────────────

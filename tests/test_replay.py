@@ -233,3 +233,21 @@ def test_a_host_that_does_not_answer_takes_no_picture_from_anybody(shop: Path) -
     third = run_of(shop, HOURS[2])
     up_to_clusters(third)
     assert third.lake.lookup(tables.LISTINGS, "listing_id", ["a0"])["image_hash"].to_list() == [None]
+
+
+def test_pictures_that_were_not_asked_for_are_replayed_like_those_that_did_not_answer(
+    shop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOSIE_VALIDATION__PICTURE_HOST_FAILURES", "1")
+    rows = [
+        {"listing_id": f"p{n}", "title": f"Rope {n} m nylon", "image_uri": f"http://127.0.0.1:9/{n}.jpg"}
+        for n in range(20)
+    ]
+    land(shop, HOURS[0], *rows, name="away.csv")
+    run = run_of(shop, HOURS[0])
+    assert pipeline.validate(run)["pictures_refused"] == 20
+    details = run.lake.read(tables.QUARANTINE, pl.col("rule") == "picture_unreachable")["detail"]
+    assert 1 <= details.str.contains("can't be read").sum() <= 8, "those that eight threads had under way"
+    assert details.str.contains("was not asked for").sum() >= 12
+    assert replay.waiting(run.lake)["rows"].to_list() == [20]
+    assert replay.replay(run.settings, HOURS[0], "picture_unreachable")[1] == 20

@@ -73,6 +73,12 @@ class Validation(Section):
     max_picture_pixels: PositiveInt = 40_000_000
     max_picture_bytes: PositiveInt = 20 * 2**20
     picture_timeout_seconds: PositiveFloat = 20.0
+    # A host that leaves so many requests in a row unanswered, or is too busy for them, is asked no more in this hour.
+    # More than the eight that are under way at once, so that one short outage is not enough.
+    picture_host_failures: PositiveInt = 16
+    # How long an hour may ask hosts and stores for pictures; what is left then counts as unreachable, and can be
+    # replayed. A task has six hours for everything.
+    picture_seconds: PositiveFloat = 10_800.0
     # Where else than below `pictures_root` a feed may name files and objects: folders, or beginnings of URLs as feeds
     # write them (`s3://bucket/pictures`). Links are followed before they are judged.
     picture_roots: tuple[str, ...] = ()

@@ -3,7 +3,7 @@
 A picture that can't be used never stops a run. It comes back as an `Inspection` that names the rule it broke:
 
     picture_missing        nothing lies at the URI
-    picture_unreachable    its server or store does not answer, or refuses
+    picture_unreachable    its server or store does not answer, or refuses, or was given up for this hour
     picture_outside_root   a file or an object that lies neither below the pictures' root nor a place in the settings
     picture_too_large      more bytes, or more pixels, than the settings allow; its pixels are never decoded
     picture_empty          no bytes at all
@@ -28,6 +28,7 @@ from PIL import Image, ImageOps
 
 from sosie import faults
 from sosie.errors import StoreBusy, TerminalError
+from sosie.pictures.patience import Patience
 from sosie.pictures.sources import PictureFault, fetch
 from sosie.places import write_atomically
 from sosie.settings import Validation
@@ -182,26 +183,30 @@ def shrunk(image: Image.Image, side: int) -> bytes:
 def inspect(
     uris: Sequence[str | None], *, root: str, thumbnails: Thumbnails, rules: Validation, threads: int = 8
 ) -> list[Inspection]:
-    """One `Inspection` a URI, in order; each different URI is fetched once. Good pictures get their thumbnail."""
+    """One `Inspection` a URI, in order; each different URI is fetched once. Good pictures get their thumbnail.
+
+    A host that does not answer is given up (`Patience`): what is left of it is `picture_unreachable`, unasked.
+    """
+    patience = Patience(rules.picture_host_failures, rules.picture_seconds)
     wanted = list(dict.fromkeys(uri for uri in uris if uri and uri.strip()))
 
     def look(uri: str) -> Inspection:
         try:
-            return _inspect(uri, root, thumbnails, rules)
+            return _inspect(uri, root, thumbnails, rules, patience)
         except PictureFault as fault:
             return Inspection(fault_rule=fault.rule, fault_detail=fault.detail)
 
     with ThreadPoolExecutor(threads, "pictures") as pool:
         found = dict(zip(wanted, pool.map(look, wanted), strict=True))
     faults = sum(inspection.fault_rule is not None for inspection in found.values())
-    log.info("pictures inspected", pictures=len(found), faults=faults)
+    log.info("pictures inspected", pictures=len(found), faults=faults, given_up=patience.given_up)
     return [found.get(uri or "", Inspection()) for uri in uris]
 
 
-def _inspect(uri: str, root: str, thumbnails: Thumbnails, rules: Validation) -> Inspection:
+def _inspect(uri: str, root: str, thumbnails: Thumbnails, rules: Validation, patience: Patience) -> Inspection:
     import imagehash
 
-    data = fetch(uri.strip(), root, rules)
+    data = fetch(uri.strip(), root, rules, patience)
     digest = hashlib.sha256(data).hexdigest()
     image = decode(data, max_pixels=rules.max_picture_pixels)
     if not thumbnails.has(digest):

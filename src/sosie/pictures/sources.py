@@ -17,6 +17,7 @@ import fsspec.core
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_fixed
 
 from sosie.errors import TerminalError
+from sosie.pictures.patience import Patience
 from sosie.settings import Validation
 
 SCHEMES = frozenset({"file", "http", "https", "s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "memory"})
@@ -24,6 +25,8 @@ SCHEMES = frozenset({"file", "http", "https", "s3", "s3a", "gs", "gcs", "abfs", 
 
 _WEB = ("http://", "https://")
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.\-]*)://")
+_AFTER_HOST = re.compile(r"[/?#]")
+_BUSY = (429, 500, 502, 503, 504)
 _CHUNK = 256 * 1024
 
 
@@ -34,6 +37,13 @@ class PictureFault(TerminalError):
         super().__init__(detail)
         self.rule = rule
         self.detail = detail
+
+
+class HostAway(PictureFault):
+    """A host or store gave no answer, or said that it is busy: the next picture there would likely wait as long."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__("picture_unreachable", detail)
 
 
 def locate(uri: str, root: str) -> str:
@@ -78,41 +88,71 @@ def outside(uri: str) -> PictureFault:
     )
 
 
-def fetch(uri: str, root: str, rules: Validation) -> bytes:
+def fetch(uri: str, root: str, rules: Validation, patience: Patience | None = None) -> bytes:
     """The bytes at `uri`, at most `rules.max_picture_bytes` of them.
 
-    What is not fetched by HTTP lies below `root` or one of `rules.picture_roots`. Raises `PictureFault`.
+    What is not fetched by HTTP lies below `root` or one of `rules.picture_roots`. Raises `PictureFault`, without asking
+    where `patience` with its host is spent.
     """
     address = locate(uri, root)
+    is_web = address.startswith(_WEB)
+    is_local = not is_web and _local(address) is not None
+    if not is_web:
+        if not is_local and "::" in address:  # which fsspec reads as a chain, each store within the next
+            raise PictureFault("picture_unreachable", f"{address} chains stores by '::'; name the picture without it.")
+        if not lies_below(address, (root, *rules.picture_roots)):
+            raise outside(uri)
+    data = _asked(address, rules) if is_local or patience is None else _asked_patiently(address, rules, patience)
+    if not data:
+        raise PictureFault("picture_empty", f"{address} has no bytes.")
+    return data
+
+
+def _asked_patiently(address: str, rules: Validation, patience: Patience) -> bytes:
+    host = _AFTER_HOST.split(address.partition("://")[2], maxsplit=1)[0].rpartition("@")[2].lower()
+    if why := patience.spent(host):
+        raise PictureFault("picture_unreachable", f"{address} was not asked for: {why}.")
+    try:
+        data = _asked(address, rules)
+    except HostAway:
+        patience.failed(host)
+        raise
+    except PictureFault:
+        patience.answered(host)
+        raise
+    patience.answered(host)
+    return data
+
+
+def _asked(address: str, rules: Validation) -> bytes:
     limit = rules.max_picture_bytes
     try:
         if address.startswith(_WEB):
-            data = _download(address, limit, rules.picture_timeout_seconds)
-        elif "::" in address and _local(address) is None:  # which fsspec reads as a chain, each store within the next
-            raise PictureFault("picture_unreachable", f"{address} chains stores by '::'; name the picture without it.")
-        elif not lies_below(address, (root, *rules.picture_roots)):
-            raise outside(uri)
-        else:
-            data = _read(address, limit)
+            return _download(address, limit, rules.picture_timeout_seconds)
+        return _read(address, limit)
     except PictureFault:
         raise
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         raise PictureFault("picture_missing", f"Nothing lies at {address}.") from None
     except TimeoutError:
-        raise PictureFault(
-            "picture_unreachable", f"{address} gave no full answer within {rules.picture_timeout_seconds:g} s."
-        ) from None
+        raise HostAway(f"{address} gave no full answer within {rules.picture_timeout_seconds:g} s.") from None
     except ImportError as error:
         raise PictureFault(
             "picture_unreachable", f"{address} needs a client that is not installed ({error}); add it, e.g. sosie[s3]."
         ) from None
     except Exception as error:  # each store's client has errors of its own, and none may stop the run
-        raise PictureFault(
-            "picture_unreachable", f"{address} can't be read: {type(error).__name__}: {error}"
-        ) from error
-    if not data:
-        raise PictureFault("picture_empty", f"{address} has no bytes.")
-    return data
+        told = f"{address} can't be read: {type(error).__name__}: {error}"
+        is_away = _is_busy(error) if address.startswith(_WEB) else not isinstance(error, PermissionError)
+        raise (HostAway(told) if is_away else PictureFault("picture_unreachable", told)) from error
+
+
+def _is_busy(error: BaseException) -> bool:
+    """Whether a server said that it is busy, or hung up, or can't be connected to."""
+    import aiohttp
+
+    if isinstance(error, aiohttp.ClientResponseError):
+        return error.status in _BUSY
+    return isinstance(error, aiohttp.ClientConnectionError) and not isinstance(error, TimeoutError)
 
 
 def _too_large(address: str, limit: int) -> PictureFault:
@@ -123,9 +163,13 @@ def _too_large(address: str, limit: int) -> PictureFault:
 
 def _local(address: str) -> Path | None:
     """The file or folder at a path or at `file://`, where its links lead to; None for other URLs and no address."""
-    if address.startswith("file://"):
-        return Path(url2pathname(urlsplit(address).path)).resolve()
-    return Path(address).resolve() if address and not _SCHEME.match(address) else None
+    is_url = address.startswith("file://")
+    if not address or (not is_url and _SCHEME.match(address)):
+        return None
+    try:
+        return Path(url2pathname(urlsplit(address).path) if is_url else address).resolve()
+    except (RuntimeError, ValueError) as error:  # links in a circle, a NUL
+        raise PictureFault("picture_missing", f"{address} names no file ({error}).") from None
 
 
 def _read(address: str, limit: int) -> bytes:
@@ -166,12 +210,7 @@ def _download(address: str, limit: int, seconds: float) -> bytes:
             request.headers.popall("Authorization", None)
         return await send(request)
 
-    def is_busy(error: BaseException) -> bool:
-        if isinstance(error, aiohttp.ClientResponseError):
-            return error.status in (429, 500, 502, 503, 504)
-        return isinstance(error, aiohttp.ClientConnectionError) and not isinstance(error, TimeoutError)
-
-    again = Retrying(retry=retry_if_exception(is_busy), stop=stop_after_attempt(2), wait=wait_fixed(0.5), reraise=True)
+    again = Retrying(retry=retry_if_exception(_is_busy), stop=stop_after_attempt(2), wait=wait_fixed(0.5), reraise=True)
     for attempt in again:
         with attempt:
             data = bytearray()
