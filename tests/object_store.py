@@ -3,8 +3,11 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
+from unittest import mock
 
 import fsspec
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication
 from moto.server import ThreadedMotoServer
 
 
@@ -42,3 +45,18 @@ def filesystem(environment: dict[str, str]) -> fsspec.AbstractFileSystem:
         use_listings_cache=False,
         skip_instance_cache=True,
     )
+
+
+@contextmanager
+def busy(part: str) -> Iterator[None]:
+    """Meanwhile the server answers 503 to who reads an object with `part` in its name."""
+    answer = DomainDispatcherApplication.__call__
+
+    def answered(self: DomainDispatcherApplication, environ: dict[str, Any], start: Any) -> Any:
+        if part in environ["PATH_INFO"] and environ["REQUEST_METHOD"] in ("GET", "HEAD"):
+            start("503 Service Unavailable", [("Content-Length", "0")])
+            return []
+        return answer(self, environ, start)
+
+    with mock.patch.object(DomainDispatcherApplication, "__call__", answered):
+        yield

@@ -187,6 +187,18 @@ def test_who_is_tried_again(airflow_home: Path, error: str, try_number: int, max
     assert "The index is away." in str(decision.reason)
 
 
+def test_a_store_that_polars_tells_of_is_tried_again(airflow_home: Path) -> None:
+    """Outside of a step, which makes it one of our errors."""
+    from sosie.airflow.bridge import RetryTransient
+
+    away = OSError(
+        "object-store error: Generic S3 error: Error performing GET http://x in 3 s: 503 Service Unavailable"
+    )
+    decision = RetryTransient().evaluate(away, 2, 3)
+    assert decision.action.value == "default"
+    assert "503 Service Unavailable" in str(decision.reason)
+
+
 def interval(day: int, hour: int, until_day: int, until: int) -> dict[str, datetime]:
     start, end = (datetime(2026, 11, *each, tzinfo=UTC) for each in ((day, hour), (until_day, until)))
     return {"data_interval_start": start, "data_interval_end": end}

@@ -12,12 +12,13 @@ from pathlib import Path
 import fsspec
 import polars as pl
 import pytest
-from object_store import filesystem, s3
+from object_store import busy, filesystem, s3
 from PIL import Image
 
-from sosie import tables
+from sosie import pipeline, tables
 from sosie.commands.console import EXIT_TRANSIENT
-from sosie.lake import Lake
+from sosie.errors import StoreBusy
+from sosie.lake import Lake, _writing
 from sosie.pipeline.ingest import thumbnails
 from sosie.settings import PROJECT, Settings, Upkeep, load
 from sosie.simulate import Marketplace, write
@@ -87,6 +88,39 @@ def test_a_bucket_out_of_reach_is_told_in_sentences(ran: Ran) -> None:
     assert "StoreBusy: Table s3://marketplace-sosie/lake/listings can't be read" in told.stderr
     assert "Mend the store's address" in told.stderr
     assert "\x1b" not in told.stderr
+
+
+def test_a_store_that_is_busy_amid_a_run_is_tried_again_later(ran: Ran) -> None:
+    command = [str(Path(sys.executable).with_name("sosie")), "run", "--landing", str(ran.settings.landing)]
+    with busy(".parquet"):
+        told = subprocess.run([*command, "--hour", ran.hours[1]], capture_output=True, text=True, check=False)
+    assert told.returncode == EXIT_TRANSIENT, told.stderr
+    assert "StoreBusy: " in told.stderr
+    assert "503 Service Unavailable" in told.stderr
+    assert "Traceback" not in told.stderr
+
+
+@pytest.mark.parametrize("part", ["lake/changes/run_id", "_staging/"])
+def test_a_step_tells_a_busy_store_as_one(ran: Ran, part: str) -> None:
+    run = pipeline.Run.of(ran.hours[1], settings=ran.settings)
+    with busy(part), pytest.raises(StoreBusy, match="Service Unavailable"):
+        pipeline.detect_changes(run)
+
+
+def test_what_is_read_and_written_outside_of_a_step_tells_it_too(ran: Ran) -> None:
+    lake = Lake("s3://marketplace-sosie/busy")
+    row = {"run_id": "a", "listing_id": "b", "kind": "new", "text_hash": None, "image_hash": None}
+    rows = pl.DataFrame([row], schema=tables.CHANGES.schema)
+    lake.append(tables.CHANGES, rows)
+    with busy(".parquet"):
+        with pytest.raises(StoreBusy, match="503"):
+            lake.read(tables.CHANGES)
+        with pytest.raises(StoreBusy, match="503"):
+            lake.lookup(tables.CHANGES, "listing_id", ["b"])
+        with pytest.raises(StoreBusy, match="503"):
+            lake.delete(tables.CHANGES, rows.select("run_id"))
+        with pytest.raises(StoreBusy, match=r"can't be written.*503"), _writing(tables.CHANGES, "delete"):
+            lake._merge(tables.CHANGES, rows, ["run_id"], "a").when_matched_delete().execute()
 
 
 def test_upkeep_takes_forgotten_pictures_out_of_the_bucket(ran: Ran) -> None:

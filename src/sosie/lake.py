@@ -3,7 +3,6 @@
 Every write is checked against its table, and makes no commit when it says nothing new.
 """
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, field
@@ -20,7 +19,7 @@ from deltalake.table import TableMerger
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from sosie import decoded, faults
-from sosie.errors import SchemaMismatch, StoreBusy, TerminalError
+from sosie.errors import SchemaMismatch, StoreBusy, TerminalError, cause, from_store, stores_told
 from sosie.places import is_local, place
 from sosie.tables import DIM, Table
 
@@ -97,7 +96,7 @@ class Lake:
             return None
         except OSError as error:
             raise StoreBusy(
-                f"Table {self.path(table)} can't be read ({_reason(error)}). Mend the store's address, the network or "
+                f"Table {self.path(table)} can't be read ({cause(error)}). Mend the store's address, the network or "
                 "the rights, then try again: nothing was changed."
             ) from error
 
@@ -121,7 +120,7 @@ class Lake:
             )
         except TableNotFoundError as error:  # so Delta calls a folder that it can't make
             raise StoreBusy(
-                f"Table {table.name} can't be made ({_reason(error)}). Make room or mend the rights, then run the step "
+                f"Table {table.name} can't be made ({cause(error)}). Make room or mend the rights, then run the step "
                 "again."
             ) from error
 
@@ -154,11 +153,13 @@ class Lake:
         held.load_as_version(as_of)
         return _declared(table, pl.scan_delta(held))
 
+    @stores_told()
     def read(self, table: Table, *predicates: pl.Expr, columns: Sequence[str] | None = None) -> pl.DataFrame:
-        """Rows for which every predicate holds."""
+        """Rows for which every predicate holds. Raises `StoreBusy`."""
         frame = reduce(lambda rows, predicate: rows.filter(predicate), predicates, self.scan(table))
         return (frame if columns is None else frame.select(columns)).collect()
 
+    @stores_told()
     def lookup(
         self, table: Table, column: str, values: pl.Series | Iterable[str], *, columns: Sequence[str] | None = None
     ) -> pl.DataFrame:
@@ -264,6 +265,7 @@ class Lake:
         return Written(inserted=fresh.height, unchanged=rows.height - fresh.height)
 
     @_again_if_raced
+    @stores_told()
     def delete(self, table: Table, keys: pl.DataFrame, *, run_id: str = "") -> Written:
         """Delete the rows that have one of `keys` (columns: all or some of the table's key)."""
         names = keys.columns
@@ -347,6 +349,7 @@ class Lake:
         fresh = rows.with_row_index("i").join(same, on="i", how="anti").drop("i")
         return fresh, fresh.join(held, on=table.key, how="semi").height
 
+    @stores_told()
     def _held(self, table: Table, rows: pl.DataFrame, *, columns: Sequence[str] | None = None) -> pl.DataFrame:
         first = rows[table.key[0]].unique()
         frame = self.scan(table).filter(pl.col(table.key[0]).is_in(first.implode()))
@@ -366,8 +369,8 @@ def _declared(table: Table, rows: pl.LazyFrame) -> pl.LazyFrame:
     )
 
 
-_STORE_FAILED = "Failed to parse parquet: External: "
-"""How an error begins that a store gave amid a data file: Parquet's writer hands it on, and it is no OSError then."""
+_DISK_FAILED = "Failed to parse parquet: External: "
+"""How an error begins that a disk gave amid a data file: Parquet's writer hands it on, and it is no OSError then."""
 
 
 @contextmanager
@@ -377,17 +380,12 @@ def writing(table: Table, how: str) -> Iterator[None]:
         try:
             yield
         except (OSError, DeltaError) as error:
-            if isinstance(error, DeltaError) and not str(error).startswith(_STORE_FAILED):
+            if isinstance(error, DeltaError) and not (str(error).startswith(_DISK_FAILED) or from_store(error)):
                 raise
             raise StoreBusy(
-                f"Table {table.name} can't be written ({_reason(error)}). Nothing of this write was kept. Make room or "
+                f"Table {table.name} can't be written ({cause(error)}). Nothing of this write was kept. Make room or "
                 "mend the rights, then run the hour again: nothing doubles."
             ) from error
-
-
-def _reason(error: Exception) -> str:
-    """An error of delta-rs in a line: it tells causes one below the other, with coloured arrows."""
-    return " ".join(re.sub(r"\x1b\[\d*m|↳", "", str(error)).split())[:300]
 
 
 def _quoted(name: str) -> str:

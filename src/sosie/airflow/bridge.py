@@ -100,8 +100,9 @@ class RetryTransient(RetryPolicy):  # type: ignore[misc]
         max_tries: int,
         context: Any = None,
     ) -> RetryDecision:
-        from sosie.errors import TerminalError, TransientError
+        from sosie.errors import TerminalError, TransientError, store_fault
 
+        exception = store_fault(exception) or exception
         if isinstance(exception, TerminalError):
             return RetryDecision.fail(reason=_sentence(exception))
         if isinstance(exception, TransientError):

@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from sosie.errors import SosieError, TransientError
+from sosie.errors import SosieError, TransientError, stores_told
 
 out, err = Console(), Console(stderr=True)
 
@@ -22,7 +22,8 @@ def errors() -> Iterator[None]:
     Anything else is a fault of ours and shows its trace.
     """
     try:
-        yield
+        with stores_told():
+            yield
     except SosieError as error:
         _tell(error, str(error))
         raise typer.Exit(EXIT_TRANSIENT if isinstance(error, TransientError) else EXIT_TERMINAL) from None

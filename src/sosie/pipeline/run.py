@@ -21,7 +21,7 @@ import polars as pl
 import structlog
 
 from sosie import faults, fence, hours
-from sosie.errors import StoreBusy, TerminalError
+from sosie.errors import StoreBusy, TerminalError, stores_told
 from sosie.lake import Lake, Written
 from sosie.landing import hour_of
 from sosie.locks import exclusive
@@ -94,10 +94,10 @@ class Staging:
         """Raises `TerminalError` where the step before never got to write it."""
         fs, path = self._place
         try:
-            with fs.open(posixpath.join(path, f"{name}.parquet"), "rb") as stream:
-                return pl.read_parquet(stream)
+            held = fs.cat_file(posixpath.join(path, f"{name}.parquet"))
         except FileNotFoundError:
             raise TerminalError(f"{self.uri}/{name}.parquet is not there: run this hour from its first step.") from None
+        return pl.read_parquet(io.BytesIO(held))  # a store that fails under Polars' own hands makes it panic
 
     def put_record(self, record: dict[str, Any]) -> None:
         with self._whole(f"{record['step']}-{record['shard']}.json") as stream:
@@ -154,6 +154,7 @@ def step(body: Callable[Concatenate[Run, Tally, P], None]) -> Callable[Concatena
     name = body.__name__
 
     @wraps(body)
+    @stores_told()
     def stepped(run: Run, /, *args: P.args, **kwargs: P.kwargs) -> Counts:
         shard = "-".join(str(kwargs[key]) for key in ("modality", "shard") if key in kwargs) or "0"
         tally, started, clock = Tally(), datetime.now(UTC), time.perf_counter()
