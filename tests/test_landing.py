@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+import tracemalloc
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -198,6 +199,35 @@ class TestBadFiles:
         with pytest.raises(BatchRejected, match=re.escape(says)) as caught:
             landing.read(folder, file)
         assert str(caught.value).startswith(f"{HOUR}/{name}")
+
+    @pytest.mark.parametrize("name", ["feed.csv", "feed.csv.gz"])
+    def test_more_bytes_than_the_setting_allows_are_not_read(self, folder: Path, name: str) -> None:
+        text = HEADER + b"a,Blue mug,2026-11-20T12:00:00Z\n" * 1_000_000
+        file = put(folder, gzip.compress(text, 1) if name.endswith(".gz") else text, f"{HOUR}/{name}")
+        del text
+        tracemalloc.start()
+        try:
+            with pytest.raises(
+                BatchRejected, match=rf"{name} has more than 1,000,000 bytes.*validation\.max_file_bytes"
+            ):
+                landing.read(folder, file, max_bytes=1_000_000)
+            assert tracemalloc.get_traced_memory()[1] < 10_000_000
+        finally:
+            tracemalloc.stop()
+
+    def test_parquet_that_grows_when_it_is_unpacked_is_not_read(self, folder: Path) -> None:
+        said = "validation.max_file_bytes"
+        alike = pl.DataFrame({"listing_id": [f"{n:04}" for n in range(1_000)], "title": "mug", "updated_at": NOON})
+        cases = {
+            "pressed": alike.with_columns(description=pl.col("listing_id").repeat_by(100).list.join("")),
+            "many": alike.with_columns(pl.lit(None, pl.String).alias(name) for name in ("brand", "gtin", "category")),
+            "dictionary": alike.with_columns(description=pl.lit("word " * 100)),
+        }
+        for name, rows in cases.items():
+            file = put(folder, rows, f"{HOUR}/{name}.parquet")
+            assert landing.read(folder, file, max_bytes=10_000_000).height == 1_000
+            with pytest.raises(BatchRejected, match=said):
+                landing.read(folder, file, max_bytes=max(file.bytes, 40_000))
 
     def test_parquet_that_is_cut_short_damaged_or_without_rows(self, folder: Path) -> None:
         whole = folder / "whole"

@@ -1,5 +1,6 @@
 """Rows that were put aside: which are, for how long, and what a replay of them does."""
 
+import gzip
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
@@ -212,6 +213,20 @@ def test_a_refused_batch_keeps_no_file_from_the_hour_that_it_is_of(shop: Path) -
     land(shop, HOURS[3], {"listing_id": "later", "title": "Rope 10 m nylon"})
     assert pipeline.validate(run_of(shop, HOURS[3]))["rows_read"] == 1, "what was refused is not tried every hour"
     assert pipeline.validate(run_of(shop, HOURS[1]))["rows_read"] == 1
+
+
+def test_a_file_that_is_too_large_is_refused_once(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOSIE_VALIDATION__MAX_FILE_BYTES", "1000")
+    file = land(shop, HOURS[1], *({"listing_id": f"x{n}", "title": "Rope 10 m nylon"} for n in range(500)))
+    with gzip.open(file.with_suffix(".csv.gz"), "wb") as stream:
+        stream.write(file.read_bytes())
+    file.unlink()
+    run = run_of(shop, HOURS[1])
+    with pytest.raises(BatchRejected, match=r"listings\.csv\.gz has more than 1,000 bytes"):
+        pipeline.validate(run)
+    assert run.lake.read(tables.RUNS, pl.col("run_id") == run.id)["state"].to_list() == ["refused"]
+    land(shop, HOURS[2], {"listing_id": "later", "title": "Chess set, wood"})
+    assert pipeline.validate(run_of(shop, HOURS[2]))["files"] == 1, "what was refused is not tried every hour"
 
 
 def test_a_host_that_does_not_answer_takes_no_picture_from_anybody(shop: Path) -> None:

@@ -70,6 +70,8 @@ class Validation(Section):
     min_rows_of_median: Share = 0.1
     max_rows_of_median: float = Field(10.0, ge=1)
     median_over_runs: PositiveInt = 24
+    # Of one feed's file, packed or unpacked. Reading CSV takes some ten times as much memory.
+    max_file_bytes: PositiveInt = 2 * 2**30
     max_picture_pixels: PositiveInt = 40_000_000
     max_picture_bytes: PositiveInt = 20 * 2**20
     picture_timeout_seconds: PositiveFloat = 20.0

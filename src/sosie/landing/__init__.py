@@ -133,13 +133,16 @@ def _raise(error: OSError) -> None:
     raise error
 
 
-def read(landing: Path, file: LandingFile, *, allow_extra_columns: bool = False) -> pl.DataFrame:
+def read(
+    landing: Path, file: LandingFile, *, allow_extra_columns: bool = False, max_bytes: int | None = None
+) -> pl.DataFrame:
     """All rows of a file: the feed's columns, cast leniently, plus `source_file`, `row_number`, `row`, `cast_faults`.
 
     `row_number` counts from 0 in the file's order; `row` is JSON of the row as it came; `cast_faults` lists
-    "column: value" of what could not be cast. Raises `BatchRejected` where the file as a whole can't be trusted, and
-    `StoreBusy` where it is no longer the file that was found.
+    "column: value" of what could not be cast. Raises `BatchRejected` where the file as a whole can't be trusted, or has
+    more than `max_bytes`, packed or not, and `StoreBusy` where it is no longer the file that was found.
     """
+    formats.check_size(file.bytes, file.path, max_bytes)
     try:
         data = (landing / file.path).read_bytes()
     except FileNotFoundError:
@@ -149,7 +152,7 @@ def read(landing: Path, file: LandingFile, *, allow_extra_columns: bool = False)
             f"{file.path} changed after it was found: it is still being written. "
             "Run the hour again, and let the feed write to a name ending in .tmp and rename it when done."
         )
-    raw = formats.parse(data, file.path)
+    raw = formats.parse(data, file.path, max_bytes)
     check_columns(raw, file.path, allow_extra_columns=allow_extra_columns)
     return (
         casting.cast(raw)

@@ -9,6 +9,7 @@ import zlib
 from itertools import chain
 
 import polars as pl
+import polars.selectors as cs
 
 from sosie.errors import BatchRejected
 from sosie.landing.casting import FAULT, SURPLUS
@@ -26,11 +27,16 @@ _LOOKS = (
 )
 _BOMS = ((b"\xff\xfe", "UTF-16"), (b"\xfe\xff", "UTF-16"))
 
+_CHUNK = 2**20
+_BYTES_A_VALUE = 8  # in memory, at least: a page of Parquet can say one value for any number of rows
+
 csv.field_size_limit(sys.maxsize)  # a long description is no fault
 
 
-def parse(data: bytes, name: str) -> pl.DataFrame:
+def parse(data: bytes, name: str, max_bytes: int | None = None) -> pl.DataFrame:
     """Rows of a Parquet, CSV or gzipped CSV file, told apart by `name`. Raises `BatchRejected`.
+
+    So too where the data takes more than `max_bytes` when it is unpacked, of which no more than that is unpacked then.
 
     Where a CSV row has more or fewer fields than the header, or a NUL character, the frame has the columns
     `casting.FAULT`, which says so, and `casting.SURPLUS`, the fields that are too many; both are null in the rows that
@@ -39,8 +45,17 @@ def parse(data: bytes, name: str) -> pl.DataFrame:
     if not data:
         raise BatchRejected(f"{name} is empty (0 bytes); land the file again in full.")
     if name.lower().endswith(".parquet"):
-        return _parquet(data, name)
-    return _csv(_unzipped(data, name) if name.lower().endswith(".gz") else data, name)
+        return _parquet(data, name, max_bytes)
+    return _csv(_unzipped(data, name, max_bytes) if name.lower().endswith(".gz") else data, name)
+
+
+def check_size(found: int, name: str, max_bytes: int | None) -> None:
+    """Raises `BatchRejected` where a file has more bytes than it may have."""
+    if max_bytes is not None and found > max_bytes:
+        raise BatchRejected(
+            f"{name} has more than {max_bytes:,} bytes, packed or unpacked (setting validation.max_file_bytes); land "
+            "its rows in several files, or raise the setting where workers have the memory."
+        )
 
 
 def looks_like(data: bytes) -> str:
@@ -67,7 +82,7 @@ def looks_like(data: bytes) -> str:
     return f"CSV with the header {shown!r}" if _delimiter(line) in line else f"plain text that begins {shown!r}"
 
 
-def _parquet(data: bytes, name: str) -> pl.DataFrame:
+def _parquet(data: bytes, name: str, max_bytes: int | None) -> pl.DataFrame:
     if not data.startswith(_PARQUET):
         raise BatchRejected(
             f"{name} is no Parquet file though so named: it looks like {looks_like(data)}; "
@@ -79,23 +94,51 @@ def _parquet(data: bytes, name: str) -> pl.DataFrame:
             "land the file again in full."
         )
     try:
+        check_size(_unpacked_bytes(data), name, max_bytes)
         rows = pl.read_parquet(io.BytesIO(data), hive_partitioning=False)
-    except (pl.exceptions.PolarsError, OSError, pl.exceptions.PanicException) as error:
+    except (pl.exceptions.PolarsError, OSError, ValueError, pl.exceptions.PanicException) as error:
         cause = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise BatchRejected(f"{name} is a damaged Parquet file ({cause}); land the file again.") from error
     if rows.is_empty():
         raise BatchRejected(f"{name} is empty (0 rows); leave the file out when an hour has no news.")
+    check_size(_text_bytes(rows), name, max_bytes)
     return rows
 
 
-def _unzipped(data: bytes, name: str) -> bytes:
+def _unpacked_bytes(data: bytes) -> int:
+    """What the columns of a Parquet file take in memory, by its footer."""
+    from pyarrow import BufferReader
+    from pyarrow.parquet import read_metadata
+
+    footer = read_metadata(BufferReader(data))
+    columns = (
+        footer.row_group(group).column(place)
+        for group in range(footer.num_row_groups)
+        for place in range(footer.num_columns)
+    )
+    return sum(max(column.total_uncompressed_size, _BYTES_A_VALUE * column.num_values) for column in columns)
+
+
+def _text_bytes(rows: pl.DataFrame) -> int:
+    """What texts take once each row has its own: Parquet and Polars hold one for all rows that have it."""
+    texts = rows.select(cs.by_dtype(pl.String, pl.Categorical, pl.Enum).cast(pl.String).str.len_bytes())
+    return sum(int(column.cast(pl.UInt64).sum()) for column in texts)
+
+
+def _unzipped(data: bytes, name: str, max_bytes: int | None) -> bytes:
     if not data.startswith(b"\x1f\x8b"):
         raise BatchRejected(
             f"{name} is no gzip file though so named: it looks like {looks_like(data)}; "
             "compress it, or give it the name of what it is."
         )
+    chunks, unpacked = [], 0
     try:
-        return gzip.decompress(data)
+        with gzip.open(io.BytesIO(data)) as stream:
+            while chunk := stream.read(_CHUNK):
+                chunks.append(chunk)
+                unpacked += len(chunk)
+                check_size(unpacked, name, max_bytes)
+        return b"".join(chunks)
     except (EOFError, OSError, zlib.error) as error:
         raise BatchRejected(
             f"{name} is a truncated or damaged gzip file ({error}); land the file again in full."

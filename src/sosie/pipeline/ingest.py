@@ -90,7 +90,10 @@ def validate(run: Run, tally: Tally) -> None:
 
 
 def _read(run: Run, file: landing.LandingFile) -> pl.DataFrame:
-    return landing.read(run.settings.landing, file, allow_extra_columns=run.settings.validation.allow_extra_columns)
+    rules = run.settings.validation
+    return landing.read(
+        run.settings.landing, file, allow_extra_columns=rules.allow_extra_columns, max_bytes=rules.max_file_bytes
+    )
 
 
 def _trailing_rows(run: Run, history: pl.DataFrame) -> list[int]:
