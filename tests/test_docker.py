@@ -226,6 +226,14 @@ def test_helm_values_name_an_auth_manager_that_the_image_holds() -> None:
     assert pkgutil.resolve_name(helm["config"]["core"]["auth_manager"])
 
 
+def test_feeds_name_no_file_of_the_workers() -> None:
+    for name in OURS:
+        assert filled(SERVICES[name]["environment"]["SOSIE_VALIDATION__PICTURE_ROOTS"]) == "[]"
+    for file in (DOCKER / "helm").glob("airflow*.yaml"):
+        told = {entry["name"]: entry["value"] for entry in yaml.safe_load(file.read_text())["env"]}
+        assert told["SOSIE_VALIDATION__PICTURE_ROOTS"] == "[]"
+
+
 def test_any_setting_reaches_every_component() -> None:
     for name in OURS:
         assert SERVICES[name]["env_file"] == [{"path": "sosie.env", "required": False}]

@@ -25,7 +25,9 @@ from sosie.pictures.patience import Patience
 from sosie.pictures.sources import SCHEMES, locate
 from sosie.settings import Validation
 
-RULES = Validation(max_picture_bytes=200_000, max_picture_pixels=1_000_000, picture_timeout_seconds=1.0)
+RULES = Validation(
+    max_picture_bytes=200_000, max_picture_pixels=1_000_000, picture_timeout_seconds=1.0, picture_roots=()
+)
 
 
 def drawing(width: int = 300, height: int = 200, seed: int = 0) -> Image.Image:
@@ -117,6 +119,13 @@ def test_a_local_address_lies_below_the_root_or_a_folder_of_the_setting(tmp_path
     for rules in (allowing(str(other)), allowing(other.as_uri(), "s3://elsewhere")):
         assert [fetch(uri, str(root), rules) for uri in others] == [b"data"] * len(others)
         assert all(refused(uri, str(root), rules) for uri in outside)
+
+
+def test_where_no_place_is_told_a_feed_names_what_workers_can_read(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"data")
+    for uri in (str(tmp_path / "a.jpg"), (tmp_path / "a.jpg").as_uri()):
+        assert fetch(uri, "/elsewhere", Validation()) == b"data"
+        assert refused(uri, "/elsewhere")
 
 
 def test_an_objects_address_lies_below_the_root_or_a_url_of_the_setting() -> None:

@@ -82,13 +82,16 @@ class Validation(Section):
     # replayed. A task has six hours for everything.
     picture_seconds: PositiveFloat = 10_800.0
     # Where else than below `pictures_root` a feed may name files and objects: folders, or beginnings of URLs as feeds
-    # write them (`s3://bucket/pictures`). Links are followed before they are judged.
-    picture_roots: tuple[str, ...] = ()
+    # write them (`s3://bucket/pictures`). Links are followed before they are judged. None: wherever workers can read,
+    # which is for feeds of one's own.
+    picture_roots: tuple[str, ...] | None = None
     categories: tuple[str, ...] | None = None
 
     @field_validator("picture_roots")
     @classmethod
-    def _absolute(cls, roots: tuple[str, ...]) -> tuple[str, ...]:
+    def _absolute(cls, roots: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if roots is None:
+            return None
         if "" in roots:
             raise ValueError("an empty name; give a folder or the beginning of a URL")
         return tuple(root if "://" in root else str(place(root)) for root in roots)

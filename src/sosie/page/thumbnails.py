@@ -79,6 +79,6 @@ def original(uri: str, settings: Settings) -> bytes:
     Raises `PictureFault` where not.
     """
     root = settings.pictures_root
-    if not lies_below(locate(uri, root), (root, *settings.validation.picture_roots)):
+    if not lies_below(locate(uri, root), (root, *(settings.validation.picture_roots or ()))):
         raise outside(uri)
     return fetch(uri, root, settings.validation)

@@ -1,7 +1,7 @@
 """The bytes of a picture, from wherever its URI points: a folder, `file://`, `http(s)://` or an object store.
 
-A feed is written by strangers. So what is not fetched by HTTP lies below the pictures' root, or a place that the
-settings name, only known schemes are opened, and size and time are limited while reading.
+A feed may be written by strangers. So what is not fetched by HTTP can be held below the pictures' root and places that
+the settings name, only known schemes are opened, and size and time are limited while reading.
 """
 
 import posixpath
@@ -91,8 +91,8 @@ def outside(uri: str) -> PictureFault:
 def fetch(uri: str, root: str, rules: Validation, patience: Patience | None = None) -> bytes:
     """The bytes at `uri`, at most `rules.max_picture_bytes` of them.
 
-    What is not fetched by HTTP lies below `root` or one of `rules.picture_roots`. Raises `PictureFault`, without asking
-    where `patience` with its host is spent.
+    What is not fetched by HTTP lies below `root` or one of `rules.picture_roots`, where these are told. Raises
+    `PictureFault`, without asking where `patience` with its host is spent.
     """
     address = locate(uri, root)
     is_web = address.startswith(_WEB)
@@ -100,7 +100,7 @@ def fetch(uri: str, root: str, rules: Validation, patience: Patience | None = No
     if not is_web:
         if not is_local and "::" in address:  # which fsspec reads as a chain, each store within the next
             raise PictureFault("picture_unreachable", f"{address} chains stores by '::'; name the picture without it.")
-        if not lies_below(address, (root, *rules.picture_roots)):
+        if rules.picture_roots is not None and not lies_below(address, (root, *rules.picture_roots)):
             raise outside(uri)
     data = _asked(address, rules) if is_local or patience is None else _asked_patiently(address, rules, patience)
     if not data:
