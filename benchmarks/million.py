@@ -51,7 +51,7 @@ from sosie.index import open_index, server
 from sosie.lake import Lake
 from sosie.listings import detect
 from sosie.pipeline.embed import version
-from sosie.pipeline.match import _recipe
+from sosie.pipeline.match import recipe
 from sosie.settings import PROJECT, Settings, load
 from sosie.tables import CLUSTERS, DIM, FEED, LISTINGS, NEIGHBOURS, PAIRS, RECIPES, TEXT_EMBEDDINGS, VECTOR
 
@@ -223,7 +223,7 @@ def groups(run: pipeline.Run, catalogue: pl.DataFrame) -> None:
     clusters = own.with_columns(cluster_id=pl.lit("c-") + first, canonical_id=first, size=size.cast(pl.Int64))
     clusters = clusters.filter(pl.col("size") > 1).with_columns(changed_run=pl.lit("2026-01-04T00"))
     run.lake.append(CLUSTERS, clusters.select(*CLUSTERS.columns))
-    run.lake.upsert(RECIPES, pl.DataFrame([{"name": PAIRS.name, "recipe": _recipe(run, decider)}]))
+    run.lake.upsert(RECIPES, pl.DataFrame([{"name": PAIRS.name, "recipe": recipe(run, decider)}]))
 
 
 def product_of(column: str) -> pl.Expr:
@@ -294,7 +294,7 @@ def stores(home: Path, milvus: str) -> Iterator[Settings]:
 @contextmanager
 def here(_: Settings, market: Market) -> Iterator[Work]:
     """Steps in this process, which has its imports behind it after an hour."""
-    sys.modules["sosie.pipeline.embed"]._encode = lambda *given: embed(market.vectors, given[-1]["title"])  # type: ignore[attr-defined]
+    sys.modules["sosie.pipeline.embed"].encode = lambda *given: embed(market.vectors, given[-1]["title"])  # type: ignore[attr-defined]
 
     def work(run: pipeline.Run) -> float:
         started = time.perf_counter()
@@ -334,7 +334,7 @@ def simulate(module):
 
         return million.embed(np.load({vectors!r}, mmap_mode="r"), contents["title"])
 
-    module._encode = encode
+    module.encode = encode
 
 
 exec(compile(Path({dag!r}).read_text(), __file__, "exec"))

@@ -167,9 +167,9 @@ class Market:
         return np.asarray(drawn if turn is None else drawn @ turn)
 
     def __enter__(self) -> "Market":
-        self._encoder = embed._encode
-        embed._encode = self.encode
+        self._encoder = embed.encode
+        embed.encode = self.encode
         return self
 
     def __exit__(self, *_: object) -> None:
-        embed._encode = self._encoder
+        embed.encode = self._encoder

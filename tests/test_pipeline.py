@@ -117,7 +117,7 @@ def test_an_hour_run_again_changes_no_table_and_calls_no_model(
     runs: list[pipeline.Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoding = sys.modules["sosie.pipeline.embed"]  # the package's own `embed` is the step
-    monkeypatch.setattr(encoding, "_encode", lambda *_: pytest.fail("a model was called"))
+    monkeypatch.setattr(encoding, "encode", lambda *_: pytest.fail("a model was called"))
     before, told = versions(runs[-1].lake), pipeline.manifest(runs[-1])
     pipeline.run_all(runs[-1])
     assert versions(runs[-1].lake) == before

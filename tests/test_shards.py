@@ -32,7 +32,7 @@ def test_two_shards_are_inside_the_model_at_once(tmp_path: Path, monkeypatch) ->
         both.wait()  # breaks where the other shard is kept out until this one is done
         return np.eye(DIM, dtype=np.float32)[: contents.height]
 
-    monkeypatch.setattr(sys.modules["sosie.pipeline.embed"], "_encode", encode)
+    monkeypatch.setattr(sys.modules["sosie.pipeline.embed"], "encode", encode)
     with ThreadPoolExecutor(2) as pool:
         done = list(pool.map(lambda part: pipeline.embed(run, **part), plan))
     computed = [counts["text_computed"] for counts in done]

@@ -118,11 +118,12 @@ def tell(lake: Lake, modality: Modality, stamp: str, rows: pl.DataFrame, run_id:
 
 def encoded(settings: Settings, modality: Modality, contents: pl.DataFrame) -> pl.DataFrame:
     """content_hash, vector of listings of which no two have the same content: what the model says, and nothing else."""
-    vectors = pl.Series("vector", _encode(settings, modality, contents)).cast(VECTOR)
+    vectors = pl.Series("vector", encode(settings, modality, contents)).cast(VECTOR)
     return pl.DataFrame({"content_hash": contents[f"{modality}_hash"], "vector": vectors})
 
 
-def _encode(settings: Settings, modality: Modality, contents: pl.DataFrame) -> npt.NDArray[np.float32]:
+def encode(settings: Settings, modality: Modality, contents: pl.DataFrame) -> npt.NDArray[np.float32]:
+    """float32 [n, 128]: what the model that is served says of each row's title or picture."""
     if modality == "text":
         from sosie.embedding.text import TextEncoder
 

@@ -75,9 +75,9 @@ def match(run: Run, tally: Tally) -> None:
     settings, said = run.settings, judgements.active(run.lake)
     catalogue = _live(run.lake)
     decider = mlp.load(settings.decider_model, threads=settings.embedding.threads).in_catalogue(catalogue.height)
-    recipe = _recipe(run, decider)
+    now = recipe(run, decider)
     made_by = run.lake.read(RECIPES, pl.col("name") == PAIRS.name)["recipe"]
-    anew = recipe not in made_by or integrity.without_pairs(run.lake)
+    anew = now not in made_by or integrity.without_pairs(run.lake)
     moved = changes(run)["listing_id"]
     retrieve = Retrieval(run, catalogue, decider.vocabulary)
     found = propose(run.lake, settings.blocking, retrieve, moved, anew=anew)
@@ -116,7 +116,7 @@ def match(run: Run, tally: Tally) -> None:
         run.lake.upsert(REGROUP, ends, run_id=run.id),
         run.lake.exchange(PAIRS, decided, gone, run_id=run.id),
         found.lists.write(run.lake, run.id),
-        run.lake.upsert(RECIPES, pl.DataFrame([{"name": PAIRS.name, "recipe": recipe}]), run_id=run.id),
+        run.lake.upsert(RECIPES, pl.DataFrame([{"name": PAIRS.name, "recipe": now}]), run_id=run.id),
     )
     tally(
         **{**found.counts, "candidates": fresh.height},
@@ -165,7 +165,7 @@ def _verdicts(decided: pl.DataFrame, fresh: pl.DataFrame) -> dict[str, int]:
     }
 
 
-def _recipe(run: Run, decider: Decider) -> str:
+def recipe(run: Run, decider: Decider) -> str:
     """All that a pair's row depends on beside its listings and the pairs around it."""
     thresholds = decider.thresholds(run.settings.decider.match_at, run.settings.decider.review_at)
     indifferent = {"join_above_share", "reverse_neighbours", "spare_neighbours"}  # how, not what

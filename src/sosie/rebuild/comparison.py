@@ -15,13 +15,12 @@ from sosie.places import write_atomically
 from sosie.rebuild import measures
 from sosie.rebuild.target import Target
 from sosie.settings import Settings
-from sosie.tables import CLUSTERS, LISTINGS, MODALITIES, PAIRS, Modality
+from sosie.tables import CLUSTERS, LISTINGS, MODALITIES, PAIRS, SIDES, Modality
 from sosie.vectors import Picked
 
 Held = dict[Modality, tuple[pl.Series, Picked]]
 """Ids, in order, and vectors of all live listings under one version; the vectors lie where the lake has them."""
 
-_SIDES = ["left_id", "right_id"]
 _SEED = 7
 _FLIPS = 50
 
@@ -100,7 +99,7 @@ def _counts(settings: Settings, served: Settings, live: pl.DataFrame) -> dict[st
 
 def _recall(settings: Settings, lake: Lake, vectors: dict[str, Held]) -> dict[str, dict[str, Any]]:
     """Share of known duplicates that either modality's neighbours propose, as many as blocking asks for."""
-    judged = judgements.active(lake).filter(pl.col("verdict") == "same").select(_SIDES)
+    judged = judgements.active(lake).filter(pl.col("verdict") == "same").select(SIDES)
     together = measures.inside_clusters(lake.read(CLUSTERS))
     most = settings.rebuild.compare_pairs
     known = {"judged the same": judged, "in one cluster": together.sample(min(most, together.height), seed=_SEED)}
@@ -123,16 +122,16 @@ def _decided(
     """The held pairs of whole neighbourhoods, up to a limit, decided by both."""
     from sosie.decider import mlp
 
-    pairs = lake.read(PAIRS, columns=[*_SIDES, "blocked_by"]).sort(_SIDES)
+    pairs = lake.read(PAIRS, columns=[*SIDES, "blocked_by"]).sort(SIDES)
     ends = pl.concat([pairs["left_id"], pairs["right_id"].alias("left_id")]).unique().sort().shuffle(seed=_SEED)
     rank = pl.DataFrame({"left_id": ends, "rank": range(len(ends))}, schema={"left_id": pl.String, "rank": pl.Int64})
     # All pairs of a listing go in together, as each is decided among the others.
     chosen = (
         pairs.join(rank, on="left_id")
         .join(rank.rename({"left_id": "right_id", "rank": "other"}), on="right_id")
-        .sort(pl.min_horizontal("rank", "other"), *_SIDES)
+        .sort(pl.min_horizontal("rank", "other"), *SIDES)
         .head(settings.rebuild.compare_pairs)
-        .select(*_SIDES, "blocked_by")
+        .select(*SIDES, "blocked_by")
     )
     asked = pl.concat([chosen["left_id"], chosen["right_id"].alias("left_id")]).unique()
     listings, told = lake.lookup(LISTINGS, "listing_id", asked), []
