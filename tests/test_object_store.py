@@ -18,7 +18,7 @@ from PIL import Image
 from sosie import pipeline, tables
 from sosie.commands.console import EXIT_TRANSIENT
 from sosie.errors import StoreBusy
-from sosie.lake import Lake, _writing
+from sosie.lake import Lake, writing
 from sosie.pipeline.ingest import thumbnails
 from sosie.settings import PROJECT, Settings, Upkeep, load
 from sosie.simulate import Marketplace, write
@@ -119,7 +119,7 @@ def test_what_is_read_and_written_outside_of_a_step_tells_it_too(ran: Ran) -> No
             lake.lookup(tables.CHANGES, "listing_id", ["b"])
         with pytest.raises(StoreBusy, match="503"):
             lake.delete(tables.CHANGES, rows.select("run_id"))
-        with pytest.raises(StoreBusy, match=r"can't be written.*503"), _writing(tables.CHANGES, "delete"):
+        with pytest.raises(StoreBusy, match=r"can't be written.*503"), writing(tables.CHANGES, "delete"):
             lake._merge(tables.CHANGES, rows, ["run_id"], "a").when_matched_delete().execute()
 
 

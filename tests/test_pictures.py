@@ -407,11 +407,12 @@ def test_a_host_that_never_answers_is_soon_asked_no_more(shop: Shop, thumbnails:
     silent = [f"{shop.url}/silent.jpg?{number}" for number in range(60)]
     other = f"{shop.url.replace('127.0.0.1', 'localhost')}/other-host.jpg"
     *found, last = inspect([*silent, other], root="", thumbnails=thumbnails, rules=rules)
-    asked = sum(shop.asked[uri.removeprefix(shop.url)] for uri in silent)
-    assert 5 <= asked <= 5 + 7, "as many as it takes, and those that eight threads had under way"
     assert {one.fault_rule for one in found} == {"picture_unreachable"}
     untold = [one.fault_detail for one in found if "was not asked for: 127.0.0.1" in (one.fault_detail or "")]
-    assert len(untold) == 60 - asked
+    asked = 60 - len(untold)
+    assert 5 <= asked <= 5 + 7, "as many as it takes, and those that eight threads had under way"
+    # A busy server may have seen fewer of them before their time was over.
+    assert sum(shop.asked[uri.removeprefix(shop.url)] for uri in silent) <= asked
     assert last.image_hash
 
 
