@@ -312,3 +312,12 @@ def test_keys_can_be_switched_off(market: Market, tab: Tab) -> None:
     page.keyboard.press("z")
     assert zoom.is_visible()
     assert market.lake.read(tables.JUDGEMENTS).filter(who="gus").is_empty()
+
+
+def test_keys_work_where_the_browser_keeps_nothing(market: Market, tab: Tab) -> None:
+    page = tab("hal:j")
+    page.add_init_script("Object.defineProperty(window, 'localStorage', { get() { throw new Error('refused'); } })")
+    page.goto(with_pictures(market))
+    assert page.get_by_label("Keys on").is_checked()
+    page.keyboard.press("z")
+    assert page.locator("dialog.zoom").is_visible()

@@ -204,7 +204,7 @@ def alert_task_failure(context: Mapping[str, Any]) -> None:
     message = _sentence(exception) if exception else _KILLED
     try:
         kind = type(exception).__name__ if isinstance(exception, BaseException) else ""
-        _alert(context, ti.dag_id, _task_name(ti), message, ti.log_url, kind)
+        _alert(context, dag_id=ti.dag_id, task_id=_task_name(ti), message=message, log_url=ti.log_url, kind=kind)
     finally:
         log.error("%s", message)  # the log's last line is what a person came for
 
@@ -217,10 +217,18 @@ def alert_run_failure(context: Mapping[str, Any]) -> None:
     """
     ti, reason = context.get("ti"), str(context.get("reason") or "no reason given")
     if ti is not None and reason == "task_failure":
-        _alert(context, ti.dag_id, _task_name(ti), _KILLED, ti.log_url, unless_told=True)
+        _alert(
+            context,
+            dag_id=ti.dag_id,
+            task_id=_task_name(ti),
+            message=_KILLED,
+            log_url=ti.log_url,
+            unless_told=True,
+        )
         return
     dag_id = ti.dag_id if ti is not None else context["dag"].dag_id
-    _alert(context, dag_id, "", f"The run failed: {reason}.", ti.log_url if ti is not None else "")
+    log_url = ti.log_url if ti is not None else ""
+    _alert(context, dag_id=dag_id, task_id="", message=f"The run failed: {reason}.", log_url=log_url)
 
 
 def alert_missed_deadline(context: Mapping[str, Any], minutes: float) -> None:
@@ -258,29 +266,12 @@ def _task_name(ti: Any) -> str:
     return str(ti.task_id) if getattr(ti, "map_index", -1) in (None, -1) else f"{ti.task_id}[{ti.map_index}]"
 
 
-def _alert(
-    context: Mapping[str, Any],
-    dag_id: str,
-    task_id: str,
-    message: str,
-    log_url: str,
-    kind: str = "",
-    *,
-    unless_told: bool = False,
-) -> None:
+def _alert(context: Mapping[str, Any], **told: Any) -> None:
+    """`told` as `pipeline.alert_failure` takes it."""
     from sosie import pipeline
     from sosie.settings import settings
 
-    pipeline.alert_failure(
-        settings(),
-        run_id=run_id(context),
-        dag_id=dag_id,
-        task_id=task_id,
-        message=message,
-        log_url=log_url,
-        kind=kind,
-        unless_told=unless_told,
-    )
+    pipeline.alert_failure(settings(), run_id=run_id(context), **told)
 
 
 TASK_DEFAULTS: dict[str, Any] = {

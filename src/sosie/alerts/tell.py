@@ -1,9 +1,9 @@
 """The alert of a failure goes out also where the outbox can't be used: what fails is often the lake, or its disk."""
 
-import time
 from dataclasses import replace
 
 import structlog
+from tenacity import Retrying, retry_if_result, stop_after_attempt, wait_exponential
 
 from sosie import settings as config
 from sosie.alerts.channels import Channel, UnusableChannel, channels, send_by_apprise
@@ -62,9 +62,10 @@ def _hand_out(alert: Alert, settings: config.Alerts, send: Send) -> None:
 
 def _sent(channel: Channel, alert: Alert, settings: config.Alerts, send: Send) -> bool:
     """Whether the channel took it, at one of a few tries."""
-    for tries in range(settings.tries_at_once):
-        if tries:
-            time.sleep(settings.pause_seconds * 2 ** (tries - 1))
-        if send(channel, alert):
-            return True
-    return False
+    trying = Retrying(
+        retry=retry_if_result(lambda delivered: not delivered),
+        stop=stop_after_attempt(settings.tries_at_once),
+        wait=wait_exponential(settings.pause_seconds),
+        retry_error_callback=lambda _: False,
+    )
+    return trying(send, channel, alert)

@@ -159,7 +159,7 @@ def features(settings: Settings) -> Iterator[Finding]:
             "Run an hour again: `publish_features` applies them.",
         )
         return
-    if (kind := online.kind(feast.store(settings))) not in ("sqlite", "redis"):
+    if (kind := online.kind(feast.store(settings))) not in online.FORGETTING:
         yield warning(
             "features",
             f"Vectors of deleted listings stay in the online store, as it is {kind}.",

@@ -5,13 +5,16 @@ from typing import Any
 
 from sosie.errors import SettingsError
 
+FORGETTING = ("sqlite", "redis")
+"""Kinds of online store that single rows can be taken out of."""
+
 _BATCH = 500
 
 
 def remove(feast: Any, views: Sequence[Any], listing_ids: Sequence[str]) -> int:
     """Remove these listings from these feature views; returns how many (listing, view) rows there were.
 
-    Raises `SettingsError` where the online store is of another `kind` than these two.
+    Raises `SettingsError` where the online store's `kind` is none of `FORGETTING`.
     """
     if kind(feast) == "sqlite":
         return sum(_from_sqlite(feast, view, listing_ids) for view in views)
@@ -21,9 +24,9 @@ def remove(feast: Any, views: Sequence[Any], listing_ids: Sequence[str]) -> int:
 
 
 def kind(feast: Any) -> str:
-    """`sqlite` or `redis`, whichever of Feast's classes for them it is; any other store's own name."""
+    """One of `FORGETTING`, whichever of Feast's classes for it that is; any other store's own name."""
     name = str(feast.config.online_store.type).rpartition(".")[2].lower()
-    return next((known for known in ("sqlite", "redis") if name.startswith(known)), name)
+    return next((known for known in FORGETTING if name.startswith(known)), name)
 
 
 def _keys(listing_ids: Sequence[str]) -> Iterator[list[Any]]:

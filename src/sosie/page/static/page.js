@@ -29,11 +29,13 @@
 
   // Letters alone may be spoken or pressed by mistake, so keys can be switched off, for this browser.
   const keys = document.querySelector(".keys");
-  const keyless = () => localStorage.getItem("sosie.keys") === "off";
+  // A browser that keeps nothing of a page's throws; keys are on there.
+  const kept = (change) => { try { return change(localStorage); } catch { return null; } };
+  const keyless = () => kept((store) => store.getItem("sosie.keys")) === "off";
   if (keys) {
     const tick = keys.querySelector("input");
     const show = () => { tick.checked = !keyless(); document.body.classList.toggle("keyless", keyless()); };
-    tick.addEventListener("change", () => { localStorage.setItem("sosie.keys", tick.checked ? "on" : "off"); show(); });
+    tick.addEventListener("change", () => { kept((store) => store.setItem("sosie.keys", tick.checked ? "on" : "off")); show(); });
     show();
     keys.hidden = false;
   }
