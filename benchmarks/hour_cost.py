@@ -30,7 +30,6 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import psutil
 import structlog
 from multiplied_lake import alphabet, multiply, spell
 from simulated_market import A_KIND, SENT, START, Market, Sent, hour_id
@@ -134,7 +133,8 @@ def hour(home: Path, number: int, hour_number: int) -> dict[str, dict[str, float
     market.land(hour_number, changed(market, live.sort("listing_id").to_dicts(), number, hour_number))
     told: dict[str, dict[str, float]] = {}
     with market, server.serve(settings), pipeline.run.run_alone(settings):
-        keeper = psutil.Process(json.loads((server.folder(settings) / "server.json").read_text())["pid"])
+        keeper = server.process(settings)
+        assert keeper is not None
         run = Run.of(hour_id(hour_number), settings=settings)
 
         def cost(name: str, call: Any) -> Any:

@@ -10,13 +10,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import polars as pl
-import psutil
 import pytest
 from homes import AS_A_USER, heeds_permissions
 from typer.testing import CliRunner
 
 from sosie import landing, settings, tables
 from sosie.cli import EXIT_TERMINAL, EXIT_TRANSIENT, app
+from sosie.index import server
 from sosie.lake import Lake
 from sosie.simulate import Marketplace, write
 
@@ -96,11 +96,11 @@ def test_who_judges_otherwise_than_another_is_told_whom(home: Path) -> None:
 def test_a_command_that_is_asked_to_end_ends_what_it_has_started(home: Path, tmp_path: Path) -> None:
     write(tmp_path / "market", Marketplace(listings=60, hours=1, seed=3, with_pictures=False))
     command = [str(Path(sys.executable).with_name("sosie")), "run", "--landing", str(tmp_path / "market" / "landing")]
-    record = home / "milvus" / "server.json"
+    given = settings.settings()
     running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while running.poll() is None and not record.exists():
+    while (served := server.process(given)) is None and running.poll() is None:
         time.sleep(0.05)
-    served = psutil.Process(json.loads(record.read_text())["pid"])
+    assert served is not None
     running.terminate()
     assert running.wait(60) == 128 + signal.SIGTERM
     assert not served.is_running()

@@ -101,6 +101,11 @@ def sosie(home: Path, landing: Path, hour: str | None, *, fault: str = "", log: 
     return process.exitcode
 
 
+def said(home: Path) -> str:
+    """The end of what the runs of a home printed, for a failure to tell."""
+    return (home.parent / "out.txt").read_text()[-2000:]
+
+
 def settings_of(home: Path, landing: Path) -> Settings:
     return load(home=home, landing=landing)
 
@@ -169,8 +174,8 @@ def test_killed_at_one_point_after_the_other_a_run_ends_where_an_undisturbed_one
     home = tmp_path / "home"
     for number, hour in enumerate(HOURS):
         for fault in passed[number][number % STRIDE :: STRIDE]:
-            assert sosie(home, landing, hour, fault=fault) == -9, fault
-        assert sosie(home, landing, hour) == 0
+            assert sosie(home, landing, hour, fault=fault) == -9, f"{fault}: {said(home)}"
+        assert sosie(home, landing, hour) == 0, said(home)
         if number == 0:
             between(home, landing, killed=True)
     found = told(settings_of(home, landing))

@@ -3,7 +3,6 @@ against kill -9 and sharing.
 """
 
 import fcntl
-import json
 import os
 import signal
 import subprocess
@@ -54,7 +53,9 @@ def make_settings(home: Path, **more: object) -> settings.Settings:
 
 
 def server_pid(given: settings.Settings) -> int:
-    return int(json.loads((milvus_server.folder(given) / "server.json").read_text())["pid"])
+    process = milvus_server.process(given)
+    assert process is not None
+    return int(process.pid)
 
 
 def alive(pid: int) -> bool:
@@ -367,6 +368,21 @@ def test_a_server_whose_users_were_killed_is_used_again(tmp_path: Path) -> None:
     assert not alive(orphan)
 
 
+def test_a_server_whose_starter_was_killed_at_once_is_used_again(tmp_path: Path) -> None:
+    """Nobody ever had a place there, and nothing but the process itself tells of it."""
+    killed = "import os, signal, sys; from sosie import settings; from sosie.index import server\n"
+    killed += "server.answers = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+    killed += "with server.serve(settings.load(home=sys.argv[1])): pass"
+    assert subprocess.run([sys.executable, "-c", killed, str(tmp_path)], check=False).returncode == -signal.SIGKILL
+    given = make_settings(tmp_path)
+    orphan = server_pid(given)
+    assert not list((tmp_path / "milvus" / "users").iterdir())
+    with open_index(given) as index:
+        index.ensure("text", "model1")
+        assert server_pid(given) == orphan
+    assert not alive(orphan)
+
+
 def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
     given = make_settings(tmp_path)
     data = tmp_path / "milvus" / "data"
@@ -378,16 +394,16 @@ def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
             milvus_server.serve(given),
         ):
             pass
-    assert not (tmp_path / "milvus" / "server.json").exists()
+    assert milvus_server.process(given) is None
 
 
 def test_a_server_that_was_started_ahead_is_the_one_that_is_used(tmp_path: Path) -> None:
-    given, record = make_settings(tmp_path), tmp_path / "milvus" / "server.json"
+    given = make_settings(tmp_path)
     with ahead(given):
-        while not record.exists():
+        while milvus_server.process(given) is None:
             time.sleep(0.05)
         with milvus_server.serve(given) as uri:
-            pid = json.loads(record.read_text())["pid"]
+            pid = server_pid(given)
         assert alive(pid)
         with milvus_server.serve(given) as again:
             assert again == uri

@@ -1,6 +1,5 @@
 """What an hour must never do: overrule a veto, join in silence, go back in time, or fall over where a store is away."""
 
-import json
 import signal
 import sqlite3
 import threading
@@ -9,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-import psutil
 import pytest
 from filelock import FileLock
 from homes import full_disk, up_to_clusters, up_to_decisions
@@ -166,8 +164,8 @@ def test_an_embedded_milvus_that_is_killed_between_steps_comes_back_with_all_it_
     for part in pipeline.shards(run):
         pipeline.embed(run, **part)
     pipeline.upsert_vectors(run)
-    record = server.folder(run.settings) / "server.json"
-    victim = psutil.Process(json.loads(record.read_text())["pid"])
+    victim = server.process(run.settings)
+    assert victim is not None
     victim.send_signal(signal.SIGKILL)
     victim.wait(10)
     pipeline.match(run)

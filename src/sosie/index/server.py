@@ -2,10 +2,10 @@
 
 Milvus Lite opens its folder for one process only, so the folder is behind a server. Who uses it holds a file lock under
 `milvus/users/`; the operating system frees that lock even where the user dies by `kill -9`. The last user stops the
-server. A server whose users all died is found by the next one, and used again.
+server. A server whose users all died is found by the next one, and used again: by its command in the table of
+processes, as who starts one may die before it could write down which that is.
 """
 
-import json
 import signal
 import socket
 import subprocess
@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
@@ -30,21 +30,16 @@ _LOG_TAIL_LINES = 15
 
 @dataclass(frozen=True)
 class _Server:
-    """A server process. `born` tells it from a later process that was given the same pid."""
+    """A server process, and where it listens."""
 
-    pid: int
-    born: float
+    process: psutil.Process
     port: int
 
-    def process(self) -> psutil.Process | None:
-        """The living process, or none where it has ended."""
+    def lives(self) -> bool:
         try:
-            process = psutil.Process(self.pid)
-            if abs(process.create_time() - self.born) > 1.0 or process.status() == psutil.STATUS_ZOMBIE:
-                return None
+            return bool(self.process.is_running() and self.process.status() != psutil.STATUS_ZOMBIE)
         except psutil.NoSuchProcess:
-            return None
-        return process
+            return False
 
 
 @dataclass(frozen=True)
@@ -66,8 +61,9 @@ class _Home:
         return self.folder / "server.log"
 
     @property
-    def record(self) -> Path:
-        return self.folder / "server.json"
+    def arguments(self) -> list[str]:
+        """Those of its server: what tells it from others. The number of its port follows."""
+        return ["server", "--data-dir", str(self.data.resolve()), "--host", HOST, "--port"]
 
     def guard(self, seconds: float) -> FileLock:
         """Held while a server is started, checked or stopped, never while it is used."""
@@ -75,8 +71,14 @@ class _Home:
 
 
 def folder(settings: Settings) -> Path:
-    """Where the embedded server keeps its data, log, record and locks."""
+    """Where the embedded server keeps its data, log and locks."""
     return settings.home / "milvus"
+
+
+def process(settings: Settings) -> psutil.Process | None:
+    """The living process of the embedded server; None where none runs."""
+    server = _found(_Home(folder(settings)))
+    return server.process if server else None
 
 
 @contextmanager
@@ -115,8 +117,8 @@ def _leave(home: _Home, me: FileLock) -> None:
     with home.guard(-1):
         me.release()
         Path(me.lock_file).unlink(missing_ok=True)
-        if not _used(home) and (server := _recorded(home)):
-            _stop(home, server)
+        if not _used(home) and (server := _found(home)):
+            _stop(server)
 
 
 def _used(home: _Home) -> bool:
@@ -132,33 +134,29 @@ def _used(home: _Home) -> bool:
     return False
 
 
-def _recorded(home: _Home) -> _Server | None:
-    try:
-        return _Server(**json.loads(home.record.read_text()))
-    except (FileNotFoundError, json.JSONDecodeError, TypeError):
-        return None
+def _found(home: _Home) -> _Server | None:
+    """The server of this folder, also one that nobody waited for. One at most can hold the folder."""
+    wanted = home.arguments
+    psutil.process_iter.cache_clear()  # else it may hold one that ended for another that was given its number
+    for process in psutil.process_iter(["cmdline"]):
+        command = process.info["cmdline"] or []
+        if command[-len(wanted) - 1 : -1] == wanted:
+            return _Server(process, int(command[-1]))
+    return None
 
 
 def _running(home: _Home) -> _Server | None:
-    """The recorded server if it lives and answers. One that hangs is ended, unless somebody is using it."""
-    server = _recorded(home)
-    if server is None:
-        return None
-    process = server.process()
-    if process is None:
-        home.record.unlink(missing_ok=True)
-        return None
-    if answers(server.port, 5.0, lambda: server.process() is not None):
+    """The server that lives and answers. One that hangs is ended, unless somebody is using it."""
+    server = _found(home)
+    if server is None or answers(server.port, 5.0, server.lives):
         return server
-    if server.process() is None:
-        home.record.unlink(missing_ok=True)
-        return None
-    if _used(home):
+    if server.lives() and _used(home):
         raise IndexUnavailable(
-            f"The Milvus server in {home.folder} (process {server.pid}, port {server.port}) does not answer, and other "
-            f"processes are using it. Wait for them or end them, then run the step again; its log is {home.log}."
+            f"The Milvus server in {home.folder} (process {server.process.pid}, port {server.port}) does not answer, "
+            "and other processes are using it. Wait for them or end them, then run the step again; its log is "
+            f"{home.log}."
         )
-    _stop(home, server)
+    _stop(server)
     return None
 
 
@@ -168,7 +166,7 @@ def _started(home: _Home, seconds: float) -> _Server:
         probe.bind((HOST, 0))
         port = probe.getsockname()[1]
     binary = Path(sys.executable).with_name("milvus-lite")
-    command = [str(binary), "server", "--data-dir", str(home.data), "--port", str(port), "--host", HOST]
+    command = [str(binary), *home.arguments, str(port)]
     with home.log.open("wb") as log:
         try:
             # A session of its own: Ctrl-C in a terminal is for us, who then stop the server in order.
@@ -179,10 +177,7 @@ def _started(home: _Home, seconds: float) -> _Server:
             raise IndexUnavailable(
                 f"{binary} can't be started ({error}). Install milvus-lite, or point SOSIE_MILVUS_URI at a Milvus."
             ) from error
-    server = None
     try:
-        server = _Server(process.pid, psutil.Process(process.pid).create_time(), port)
-        home.record.write_text(json.dumps(asdict(server)))
         if not answers(port, seconds, lambda: process.poll() is None):
             code = process.poll()
             fate = f"ended with code {code}" if code is not None else f"did not answer within {seconds:.0f} s"
@@ -193,9 +188,8 @@ def _started(home: _Home, seconds: float) -> _Server:
     except BaseException:
         process.kill()
         process.wait()
-        home.record.unlink(missing_ok=True)
         raise
-    return server
+    return _Server(psutil.Process(process.pid), port)
 
 
 def answers(port: int, seconds: float, lives: Callable[[], bool]) -> bool:
@@ -216,23 +210,20 @@ def answers(port: int, seconds: float, lives: Callable[[], bool]) -> bool:
     return False
 
 
-def _stop(home: _Home, server: _Server) -> None:
+def _stop(server: _Server) -> None:
     """End the server: an interrupt, upon which it closes its files; then SIGTERM; then SIGKILL.
 
     Every acknowledged write is in its log on disk, so the harder ends lose nothing; they make the next start slower.
     """
-    process = server.process()
-    if process is not None:
-        for end in (_interrupt, psutil.Process.terminate, psutil.Process.kill):
-            try:
-                end(process)
-                process.wait(_STOP_SECONDS)
-            except psutil.TimeoutExpired:
-                continue
-            except psutil.NoSuchProcess:
-                break
-            break
-    home.record.unlink(missing_ok=True)
+    for end in (_interrupt, psutil.Process.terminate, psutil.Process.kill):
+        try:
+            end(server.process)
+            server.process.wait(_STOP_SECONDS)
+        except psutil.TimeoutExpired:
+            continue
+        except psutil.NoSuchProcess:
+            pass
+        return
 
 
 def _interrupt(process: psutil.Process) -> None:
