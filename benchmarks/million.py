@@ -377,7 +377,7 @@ def simulated(listings: int, options: argparse.Namespace, scratch: Path) -> dict
     seeded = time.perf_counter() - started
     if options.keep:
         home = scratch / "home"
-        shutil.copytree(filled.parent, home, ignore=shutil.ignore_patterns("users", "server.json", "logs"))
+        shutil.copytree(filled.parent, home, ignore=shutil.ignore_patterns("users", "logs"))
     # What hours bring is the same whether the stores were filled now or before, and the server starts anew as well.
     market.known, market.random = int(filled.read_text()), np.random.default_rng(8)
     hours = []

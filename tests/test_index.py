@@ -4,6 +4,7 @@ against kill -9 and sharing.
 
 import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -55,6 +56,13 @@ def make_settings(home: Path, **more: object) -> settings.Settings:
 def server_pid(given: settings.Settings) -> int:
     process = milvus_server.process(given)
     assert process is not None
+    return int(process.pid)
+
+
+def comes(given: settings.Settings) -> int:
+    """The pid of a server that somebody has started, once it holds its folder."""
+    while (process := milvus_server.process(given)) is None:
+        time.sleep(0.05)
     return int(process.pid)
 
 
@@ -375,12 +383,67 @@ def test_a_server_whose_starter_was_killed_at_once_is_used_again(tmp_path: Path)
     killed += "with server.serve(settings.load(home=sys.argv[1])): pass"
     assert subprocess.run([sys.executable, "-c", killed, str(tmp_path)], check=False).returncode == -signal.SIGKILL
     given = make_settings(tmp_path)
-    orphan = server_pid(given)
+    orphan = comes(given)
     assert not list((tmp_path / "milvus" / "users").iterdir())
     with open_index(given) as index:
         index.ensure("text", "model1")
         assert server_pid(given) == orphan
     assert not alive(orphan)
+
+
+def test_a_server_whose_folder_was_deleted_is_not_the_one_of_the_next(tmp_path: Path) -> None:
+    given = make_settings(tmp_path)
+    assert subprocess.run([sys.executable, "-c", SHARER, str(tmp_path), "dead", "killed"], check=False).returncode == -9
+    orphan = server_pid(given)
+    shutil.rmtree(tmp_path / "milvus")
+    try:
+        with open_index(given) as index:
+            index.ensure("text", "model1")
+            assert index.count("text") == 0
+            assert server_pid(given) != orphan
+        assert alive(orphan), "it may be another container's"
+        assert milvus_server.process(given) is None
+    finally:
+        psutil.Process(orphan).kill()
+    with open_index(given) as index:
+        assert index.version("text") == "model1"
+
+
+def test_a_collection_that_was_only_begun_is_made(tmp_path: Path) -> None:
+    given = make_settings(tmp_path)
+    with open_index(given) as index:
+        index.ensure("text", "model1")
+        index.upsert("text", ["a"], unit(np.random.default_rng(0), 1))
+    collections = tmp_path / "milvus" / "data" / "collections"
+    (whole,) = collections.iterdir()
+    begun = collections / whole.name.replace("_text_", "_image_")
+    begun.mkdir()
+    with open_index(given) as index:
+        index.ensure("image", "model1")
+        assert (index.count("text"), index.count("image")) == (1, 0)
+    assert (begun / "schema.json").exists()
+
+
+def test_who_leaves_last_does_not_wait_for_the_one_that_started_the_server(tmp_path: Path) -> None:
+    """It ends at once, and stays a zombie until its parent asks for it."""
+    starts = "import sys; from sosie import settings; from sosie.index import server\n"
+    starts += "with server.serve(settings.load(home=sys.argv[1])):\n    print('up', flush=True); input()\n"
+    starts += "print('left', flush=True); input()"
+    given = make_settings(tmp_path)
+    with subprocess.Popen(
+        [sys.executable, "-c", starts, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdin is not None
+        assert other.stdout is not None
+        assert other.stdout.readline() == "up\n"
+        with milvus_server.serve(given):
+            pid = server_pid(given)
+            other.stdin.write("\n")
+            other.stdin.flush()
+            assert other.stdout.readline() == "left\n"
+            killed = psutil.Process(pid)
+        assert killed.status() == psutil.STATUS_ZOMBIE
+        other.stdin.write("\n")
 
 
 def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
@@ -400,10 +463,9 @@ def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
 def test_a_server_that_was_started_ahead_is_the_one_that_is_used(tmp_path: Path) -> None:
     given = make_settings(tmp_path)
     with ahead(given):
-        while milvus_server.process(given) is None:
-            time.sleep(0.05)
+        pid = comes(given)
         with milvus_server.serve(given) as uri:
-            pid = server_pid(given)
+            assert server_pid(given) == pid
         assert alive(pid)
         with milvus_server.serve(given) as again:
             assert again == uri

@@ -3,16 +3,18 @@
 Milvus Lite opens its folder for one process only, so the folder is behind a server. Who uses it holds a file lock under
 `milvus/users/`; the operating system frees that lock even where the user dies by `kill -9`. The last user stops the
 server. A server whose users all died is found by the next one, and used again: by its command in the table of
-processes, as who starts one may die before it could write down which that is.
+processes, as who starts one may die before it could write down which that is; and by the lock of Milvus Lite's that it
+holds, as another may run on a folder of this name that was deleted, or is another container's.
 """
 
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -41,6 +43,24 @@ class _Server:
         except psutil.NoSuchProcess:
             return False
 
+    def holds(self, lock: Path) -> bool:
+        """Whether it has that very file open, not one of that name that is gone or lies elsewhere."""
+        try:
+            for file in self.process.open_files():
+                there = Path(f"/proc/{self.process.pid}/fd/{file.fd}" if sys.platform == "linux" else file.path)
+                if file.path == str(lock) and there.samefile(lock):
+                    return True
+        except (psutil.Error, OSError):
+            return False  # it ended meanwhile, or is another user's
+        return False
+
+    def ends(self, seconds: float) -> bool:
+        """Whether it is gone within `seconds`. psutil would wait on for one that a stranger leaves a zombie."""
+        until = time.monotonic() + seconds
+        while self.lives() and time.monotonic() < until:
+            time.sleep(0.05)
+        return not self.lives()
+
 
 @dataclass(frozen=True)
 class _Home:
@@ -50,7 +70,12 @@ class _Home:
 
     @property
     def data(self) -> Path:
-        return self.folder / "data"
+        return (self.folder / "data").resolve()
+
+    @property
+    def lock(self) -> Path:
+        """Milvus Lite's own."""
+        return self.data / "LOCK"
 
     @property
     def users(self) -> Path:
@@ -63,7 +88,7 @@ class _Home:
     @property
     def arguments(self) -> list[str]:
         """Those of its server: what tells it from others. The number of its port follows."""
-        return ["server", "--data-dir", str(self.data.resolve()), "--host", HOST, "--port"]
+        return ["server", "--data-dir", str(self.data), "--host", HOST, "--port"]
 
     def guard(self, seconds: float) -> FileLock:
         """Held while a server is started, checked or stopped, never while it is used."""
@@ -77,7 +102,7 @@ def folder(settings: Settings) -> Path:
 
 def process(settings: Settings) -> psutil.Process | None:
     """The living process of the embedded server; None where none runs."""
-    server = _found(_Home(folder(settings)))
+    server = _holder(_Home(folder(settings)))
     return server.process if server else None
 
 
@@ -117,7 +142,7 @@ def _leave(home: _Home, me: FileLock) -> None:
     with home.guard(-1):
         me.release()
         Path(me.lock_file).unlink(missing_ok=True)
-        if not _used(home) and (server := _found(home)):
+        if not _used(home) and (server := _holder(home)):
             _stop(server)
 
 
@@ -134,34 +159,50 @@ def _used(home: _Home) -> bool:
     return False
 
 
-def _found(home: _Home) -> _Server | None:
-    """The server of this folder, also one that nobody waited for. One at most can hold the folder."""
+def _named(home: _Home) -> Iterator[_Server]:
+    """Servers whose command names this folder."""
     wanted = home.arguments
     psutil.process_iter.cache_clear()  # else it may hold one that ended for another that was given its number
     for process in psutil.process_iter(["cmdline"]):
         command = process.info["cmdline"] or []
         if command[-len(wanted) - 1 : -1] == wanted:
-            return _Server(process, int(command[-1]))
-    return None
+            yield _Server(process, int(command[-1]))
+
+
+def _holder(home: _Home) -> _Server | None:
+    return next((server for server in _named(home) if server.holds(home.lock)), None)
 
 
 def _running(home: _Home) -> _Server | None:
-    """The server that lives and answers. One that hangs is ended, unless somebody is using it."""
-    server = _found(home)
-    if server is None or answers(server.port, 5.0, server.lives):
-        return server
-    if server.lives() and _used(home):
-        raise IndexUnavailable(
-            f"The Milvus server in {home.folder} (process {server.process.pid}, port {server.port}) does not answer, "
-            "and other processes are using it. Wait for them or end them, then run the step again; its log is "
-            f"{home.log}."
-        )
-    _stop(server)
+    """The server of this folder that answers. One that hangs is ended, unless somebody is using it."""
+    for server in _named(home):
+        answering = answers(server.port, 5.0, server.lives)
+        if not server.holds(home.lock):  # asked once it answers: it takes the lock some time after it was started
+            continue
+        if answering:
+            return server
+        if _used(home):
+            raise IndexUnavailable(
+                f"The Milvus server in {home.folder} (process {server.process.pid}, port {server.port}) does not "
+                "answer, and other processes are using it. Wait for them or end them, then run the step again; its "
+                f"log is {home.log}."
+            )
+        _stop(server)
     return None
+
+
+def _swept(home: _Home) -> None:
+    """Delete collections that a server began when it was killed: it could never make them, and `sosie upkeep` can."""
+    lock = FileLock(home.lock, timeout=0)
+    with suppress(Timeout), lock:
+        for collection in (home.data / "collections").glob("*"):
+            if not (collection / "schema.json").exists():
+                shutil.rmtree(collection)
 
 
 def _started(home: _Home, seconds: float) -> _Server:
     """Start a server and wait until it answers; leave none behind where it does not."""
+    _swept(home)
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         port = probe.getsockname()[1]
@@ -218,12 +259,10 @@ def _stop(server: _Server) -> None:
     for end in (_interrupt, psutil.Process.terminate, psutil.Process.kill):
         try:
             end(server.process)
-            server.process.wait(_STOP_SECONDS)
-        except psutil.TimeoutExpired:
-            continue
         except psutil.NoSuchProcess:
-            pass
-        return
+            return
+        if server.ends(_STOP_SECONDS):
+            return
 
 
 def _interrupt(process: psutil.Process) -> None:
