@@ -230,3 +230,17 @@ def test_a_first_hour_that_was_killed_before_it_had_clusters_is_no_damaged_lake(
     assert lake.read(tables.CLUSTER_EVENTS).height
     assert sosie(home, landing, HOURS[1]) == 0
     assert lake.read(tables.CLUSTERS).height
+
+
+def test_an_hour_that_died_before_it_told_its_alerts_is_told_of_by_the_next(landing: Path, tmp_path: Path) -> None:
+    mine, home = tmp_path / "landing", tmp_path / "home"
+    shutil.copytree(landing, mine)
+    refused = [FEED | {"listing_id": f"x{n}", "title": "x", "price": -1.0} for n in range(60)]
+    pl.DataFrame(refused).with_columns(updated_at=pl.lit(f"{HOURS[0]}:10:00Z")).write_csv(mine / HOURS[0] / "more.csv")
+    assert sosie(home, mine, HOURS[0], fault="step.alert.begun") == -9
+    lake = Lake(settings_of(home, mine).lake_uri)
+    assert lake.read(tables.ALERTS).is_empty()
+    for _ in range(2):
+        assert sosie(home, mine, HOURS[1]) == 0, said(home)
+        found = lake.read(tables.ALERTS, pl.col("run_id") == HOURS[0])["key"].to_list()
+        assert len([key for key in found if key.startswith("quarantine_share:")]) == 1

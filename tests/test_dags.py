@@ -392,6 +392,23 @@ def test_a_training_ends_with_its_task(repository: Path) -> None:
     subprocess.run([sys.executable, "-m", "dvc", "status"], cwd=repository, check=True)
 
 
+def test_a_training_whose_task_was_killed_is_ended_by_the_next_try(tasks: dict[str, Any], repository: Path) -> None:
+    (repository / "trained.py").write_text("import time; open('begun', 'w').close(); time.sleep(600)")
+    code = "from sosie.airflow import training; training.reproduce('small', dry_run=False)"
+    with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL) as task:
+        until = time.monotonic() + 120
+        while not (repository / "begun").exists():
+            assert time.monotonic() < until
+            time.sleep(0.2)
+        below = psutil.Process(task.pid).children(recursive=True)
+        task.kill()
+    assert all(process.is_running() for process in below)
+    (repository / "trained.py").write_text(TRAINED)
+    tasks["reproduce"](params={"profile": "small", "promote": "never", "dry_run": False})
+    _, alive = psutil.wait_procs(below, timeout=5)
+    assert alive == []
+
+
 # --- rebuild and upkeep ----------------------------------------------------------------------------------------------
 
 

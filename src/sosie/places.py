@@ -23,8 +23,8 @@ def is_local(path: Path) -> bool:
     return isinstance(path, Path)
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all, with the folders that it needs."""
+def write_atomically(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+    """Write a file whole or not at all, also where the power fails, with the folders that it needs."""
     if not is_local(path):  # an object appears whole, and its folders are only part of its name
         path.write_bytes(data)
         return
@@ -33,7 +33,9 @@ def write_atomically(path: Path, data: bytes) -> None:
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.write(data)
-        Path(partial).chmod(0o644)
+            stream.flush()
+            os.fsync(handle)  # else the name may reach the disk before what it names
+        Path(partial).chmod(mode)
         Path(partial).replace(path)
     except BaseException:
         Path(partial).unlink(missing_ok=True)

@@ -12,6 +12,7 @@ import hashlib
 import json
 import shutil
 import subprocess
+import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -27,6 +28,9 @@ from sosie.settings import PROJECT, Settings, live_models, live_pointer
 
 KINDS = {"text": "text-encoder", "image": "image-encoder", "decider": "decider"}
 """Folder of each model → its kind."""
+
+_A_DAY = 86_400.0
+"""Seconds."""
 
 State = Literal["candidate", "rejected", "live", "retired"]
 
@@ -120,12 +124,20 @@ def register(
     if place.is_dir():
         write(place / "card.json", asdict(candidate))
         return candidate
+    _sweep(_root(settings))
     beside = place.with_name(f".{uuid.uuid4().hex}")
     for name in KINDS:
         shutil.copytree(models / name, beside / name)
     write(beside / "card.json", asdict(candidate))
     beside.rename(place)
     return candidate
+
+
+def _sweep(root: Path) -> None:
+    """Delete copies that were being made when their process died: none takes a day."""
+    for left in root.glob(".*"):
+        if left.is_dir() and time.time() - left.stat().st_mtime > _A_DAY:
+            shutil.rmtree(left)
 
 
 def candidates(settings: Settings) -> list[Candidate]:

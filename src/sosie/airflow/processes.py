@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped]
 
 from sosie.errors import TerminalError
+from sosie.places import write_atomically
 
 TAIL = 4_000  # characters of a log that an error message shows
 
@@ -38,6 +39,15 @@ def _end_with_parent() -> None:
     if sys.platform == "linux":
         pr_set_pdeathsig = 1
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+
+
+def remember(path: Path, *pids: int) -> None:
+    """Write down processes, for `end_leftovers` after a crash of this one."""
+    born = {}
+    for pid in pids:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            born[pid] = psutil.Process(pid).create_time()
+    write_atomically(path, json.dumps(born).encode())
 
 
 def end_leftovers(path: Path) -> int:
@@ -126,11 +136,7 @@ class Processes:
 
     def remember(self, path: Path) -> None:
         """Write down what runs, for `end_leftovers` after a crash of this process."""
-        born = {}
-        for process in self.running.values():
-            with contextlib.suppress(psutil.NoSuchProcess):
-                born[process.pid] = psutil.Process(process.pid).create_time()
-        path.write_text(json.dumps(born))
+        remember(path, *(process.pid for process in self.running.values()))
 
     def stop(self, grace: float = 5.0) -> None:
         """SIGTERM to each process, `grace` seconds for all, then SIGKILL for what is left of their groups and trees."""

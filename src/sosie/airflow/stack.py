@@ -30,6 +30,7 @@ from sosie.airflow.client import Client, DagRun, Outcome, Task
 from sosie.airflow.processes import ComponentDied, Processes, end_leftovers, log_tail
 from sosie.errors import StoreBusy, TerminalError, TransientError
 from sosie.index import server as milvus_server
+from sosie.places import write_atomically
 from sosie.settings import PROJECT, Settings
 
 PORT = 8080
@@ -83,7 +84,7 @@ def stack(
     with _alone(home) as note, _reserved_port(port) as listening:
         url = f"http://127.0.0.1:{listening}"
         end_leftovers(home / "processes.json")
-        note.write_text(json.dumps({"pid": os.getpid(), "url": url}))
+        write_atomically(note, json.dumps({"pid": os.getpid(), "url": url}).encode())
         token = settings.metrics.token or _secret(_token_file(settings))
         served = settings.model_copy(update={"metrics": settings.metrics.model_copy(update={"token": token})})
         variables = _environment(home, listening, dags) | _exported(served) | {"SOSIE_SCHEDULE": schedule}
@@ -198,9 +199,7 @@ def _token_file(settings: Settings) -> Path:
 def _secret(path: Path) -> str:
     """96 random characters, made once and readable by this user alone."""
     if not path.exists():
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as stream:
-            stream.write(secrets.token_urlsafe(72))
+        write_atomically(path, secrets.token_urlsafe(72).encode(), mode=0o600)
     return path.read_text()
 
 

@@ -134,11 +134,17 @@ def promote(candidate: str, when: str, who: str, *, passed: bool) -> dict[str, i
 
 
 def _dvc(*arguments: str) -> None:
-    """Run DVC in the repository, each line of it a line of this task's log; it ends with this task."""
+    """Run DVC in the repository, each line of it a line of this task's log; it ends with this task.
+
+    Where a task was killed that could not end its own, the next try does.
+    """
+    from sosie.airflow.processes import end_leftovers, remember
     from sosie.errors import StoreBusy, TerminalError
     from sosie.settings import settings
 
-    repository = settings().repository
+    repository, running = settings().repository, settings().home / "airflow" / "training.json"
+    if left := end_leftovers(running):
+        log.warning("%d processes of a try that was killed were still training, and were ended", left)
     # The stages' `python` is the one that runs this.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     last: deque[str] = deque(maxlen=_TAIL)
@@ -153,6 +159,7 @@ def _dvc(*arguments: str) -> None:
         start_new_session=True,  # so that the stage below it can be ended with it
     ) as process:
         assert process.stdout is not None
+        remember(running, process.pid)
         with _ended_with_us(process):
             for line in filter(None, map(str.rstrip, process.stdout)):
                 last.append(line)

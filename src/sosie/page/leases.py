@@ -43,6 +43,7 @@ class Leases:
         """Try to have the pair for a while; returns who has it now. Asking again makes it longer."""
         now = time.time()
         with self._open() as connection:
+            connection.execute("begin immediate")  # who has it must not give it back before we ask who that is
             for table in ("leases", "skips"):
                 connection.execute(f"delete from {table} where until <= ?", (now,))  # noqa: S608 two names of ours
             connection.execute(
@@ -51,6 +52,7 @@ class Leases:
                 (*pair, who, now + self.seconds, now),
             )
             (holder,) = connection.execute("select who from leases where left_id = ? and right_id = ?", pair).fetchone()
+            connection.execute("commit")
         return str(holder)
 
     def release(self, pair: Pair, who: str) -> None:

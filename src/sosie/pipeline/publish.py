@@ -1,7 +1,7 @@
 """The end of the hour: features to the storefront, a manifest and a page for people, alerts for whoever must act."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,9 +14,13 @@ from sosie.lake import Lake
 from sosie.pipeline.embed import in_parts, latest, newest, version
 from sosie.pipeline.ingest import changes, thumbnails
 from sosie.pipeline.run import Counts, Run, Tally, log, step
+from sosie.runs import succeeded_before
 from sosie.settings import Settings
 from sosie.tables import DECISIONS, EMBEDDINGS, LISTINGS, MODALITIES, RUNS, Modality
 from sosie.validation import docs
+
+_LOOKED_BACK = 24
+"""Hours; one is looked at where all after it died before they told."""
 
 
 @step
@@ -110,9 +114,20 @@ def record(run: Run, state: str) -> None:
 
 @step
 def alert(run: Run, tally: Tally, *, run_url: str = "") -> None:
-    """Send what follows from the manifest, and what earlier runs could not deliver."""
-    found = alerts.found(run.lake, manifest(run), run.settings, run_url=run_url)
-    tally(**alerts.deliver(run.lake, found, settings=run.settings.alerts, run_id=run.id))
+    """Send what follows from the manifest, and what earlier runs could not deliver or died before they told."""
+    for hour in (*_untold(run), run):
+        found = alerts.found(run.lake, manifest(hour), run.settings, run_url=run_url if hour is run else "")
+        tally(**alerts.deliver(run.lake, found, settings=run.settings.alerts, run_id=hour.id))
+
+
+def _untold(run: Run) -> Iterator[Run]:
+    """The hours just before that came to their end, and died before their alerts were recorded."""
+    for run_id in reversed(succeeded_before(run.lake, run.id, _LOOKED_BACK, ["run_id"])["run_id"]):
+        earlier = Run(run_id, run.settings)
+        done = {record["step"] for record in earlier.staging.records()}
+        if "report" not in done or "alert" in done:
+            return
+        yield earlier
 
 
 def alert_failure(
