@@ -58,7 +58,7 @@ def validate(run: Run, tally: Tally) -> None:
     except BatchRejected:
         _refuse(run, files)
         raise
-    quarantined = checked.quarantined.drop("replayed_run", strict=False).with_columns(run_id=pl.lit(run.id))
+    quarantined = checked.quarantined.with_columns(run_id=pl.lit(run.id))
     before = run.lake.read(QUARANTINE, pl.col("run_id") == run.id)
     replayed = before.select(*QUARANTINE.key, "replayed_run")
     quarantined = quarantined.join(replayed, on=QUARANTINE.key, how="left", maintain_order="left")

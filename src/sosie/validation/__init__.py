@@ -18,7 +18,8 @@ __all__ = ["ACCEPTED", "Validated", "validate"]
 ACCEPTED = {**FEED, "image_hash": pl.String, "source_file": pl.String, "row_number": pl.Int64}
 """Columns of accepted rows."""
 
-QUARANTINED = {name: dtype for name, dtype in QUARANTINE.columns.items() if name != "run_id"}
+QUARANTINED = {name: dtype for name, dtype in QUARANTINE.columns.items() if name not in ("run_id", "replayed_run")}
+"""Columns of quarantined rows; whose they are and whether they came again is for the run to say."""
 
 PLACE = ["source_file", "row_number"]
 MAX_VALUE = 100
@@ -27,20 +28,15 @@ MAX_VALUE = 100
 
 @dataclass(frozen=True)
 class Validated:
-    """A batch, parted. `rows == accepted.height + rejected`.
+    """A batch, parted: its rows are `accepted`, but for `rejected` of them.
 
     `quarantined` has one row for each rule that a row breaks: those of rejected rows, and those of fields (a bad
-    picture, a bad GTIN, which is emptied) in rows that were accepted all the same. `counts`: entries of `quarantined`
-    by rule. `warnings`: rows that do what is only frowned upon, by rule. `docs_page`: that of Data Docs, where written.
+    picture, a bad GTIN, which is emptied) in rows that were accepted all the same.
     """
 
-    rows: int
     rejected: int
     accepted: pl.DataFrame
     quarantined: pl.DataFrame
-    counts: dict[str, int]
-    warnings: dict[str, int]
-    docs_page: Path | None
 
 
 def validate(
@@ -54,15 +50,12 @@ def validate(
     """Part the rows of a batch, which may come from several files.
 
     `rows`: columns as `landing.read` gives them, plus image_hash, picture_fault_rule and picture_fault_detail as
-    `pictures.inspect` found them (taken as null where left out). `trailing_row_counts`: rows of earlier runs, oldest
-    first. `docs`: the folder for Data Docs, none by default. Raises `BatchRejected` where too many rows are bad or the
-    number of rows is unusual.
+    `pictures.inspect` found them. `trailing_row_counts`: rows of earlier runs, oldest first. `docs`: the folder for
+    Data Docs, none by default. Raises `BatchRejected` where too many rows are bad or the number of rows is unusual.
     """
     limits = Limits(rules, (now or datetime.now(UTC)).astimezone(UTC))
-    rows = _completed(rows)
     if rows.is_empty():
-        nothing = pl.DataFrame(schema=QUARANTINED)
-        return Validated(0, 0, pl.DataFrame(schema=ACCEPTED), nothing, {}, {}, None)
+        return Validated(0, pl.DataFrame(schema=ACCEPTED), pl.DataFrame(schema=QUARANTINED))
     usual = batch.usual_rows(rows, trailing_row_counts, rules)
     findings = suite.check(rows, limits, usual)
     page = data_docs.write(findings, docs) if docs is not None else None
@@ -87,28 +80,7 @@ def validate(
 
     fields = faults.filter(pl.col("effect") == Effect.FIELD.name)
     quarantined = _quarantined(pl.concat([row_faults, fields.select(*PLACE, "rule", "detail")]), rows)
-    warned = broken.filter(pl.col("effect") == Effect.WARNING.name)
-    return Validated(
-        rows=rows.height,
-        rejected=bad.height,
-        accepted=_accepted(rows, bad, fields),
-        quarantined=quarantined,
-        counts=_counts(quarantined),
-        warnings=_counts(warned),
-        docs_page=page,
-    )
-
-
-def _completed(rows: pl.DataFrame) -> pl.DataFrame:
-    absent = [
-        name
-        for name in ("image_hash", "picture_fault_rule", "picture_fault_detail")
-        if name not in rows.columns or rows.schema[name] != pl.String
-    ]
-    return rows.with_columns(
-        pl.col(name).cast(pl.String) if name in rows.columns else pl.lit(None, dtype=pl.String).alias(name)
-        for name in absent
-    )
+    return Validated(bad.height, _accepted(rows, bad, fields), quarantined)
 
 
 def _told_by_cast() -> pl.Expr:
@@ -177,10 +149,7 @@ def _quarantined(entries: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
     """A picture's entry bears the name of what is wrong with the picture."""
     told = entries.join(rows.select(*PLACE, "listing_id", "row", "picture_fault_rule"), on=PLACE, how="left")
     return (
-        told.with_columns(
-            rule=pl.when(pl.col("rule") == PICTURE).then("picture_fault_rule").otherwise("rule"),
-            replayed_run=pl.lit(None, dtype=pl.String),
-        )
+        told.with_columns(rule=pl.when(pl.col("rule") == PICTURE).then("picture_fault_rule").otherwise("rule"))
         .select(pl.col(name).cast(dtype) for name, dtype in QUARANTINED.items())
         .sort(*PLACE, "rule")
     )
@@ -196,7 +165,3 @@ def _accepted(rows: pl.DataFrame, bad: pl.DataFrame, fields: pl.DataFrame) -> pl
             pl.when(pl.col("broken").is_null()).then(column).alias(column)
         ).drop("broken")  # fmt: skip
     return kept.select(pl.col(name).cast(dtype) for name, dtype in ACCEPTED.items())
-
-
-def _counts(entries: pl.DataFrame) -> dict[str, int]:
-    return dict(entries.group_by("rule").len().sort("len", "rule", descending=[True, False]).iter_rows())
