@@ -1,4 +1,4 @@
-"""Hours told: how rows and pairs flowed, how long each step took, what was refused, and whether it is as usual."""
+"""Hours told: how rows and pairs flowed, how long each step took, and whether it is as usual."""
 
 import math
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from sosie.page.people import Refused
 from sosie.page.store import Store
 from sosie.report.counts import Counts
 from sosie.runs import last_end, succeeded_before
-from sosie.tables import LISTINGS, QUARANTINE, RUNS
+from sosie.tables import LISTINGS, RUNS
 from sosie.validation import docs
 
 PER_PAGE = 24
@@ -22,7 +22,6 @@ USUAL = 48
 ENOUGH = 6
 UNUSUAL = 4.0
 """Robust standard deviations (1.4826 · median absolute deviation) from the usual that are worth a word."""
-EXAMPLES = 5
 
 MEASURES = {
     "changed": "Listings changed",
@@ -85,15 +84,6 @@ class Fresh:
     now: datetime
 
 
-@dataclass(frozen=True)
-class Broken:
-    """A rule of an hour's quarantine."""
-
-    rule: str
-    rows: int
-    examples: tuple[dict[str, Any], ...]
-
-
 def page(store: Store, number: int) -> tuple[list[Hour], int]:
     """Hours, newest first, and how many there are. Pages from 1."""
     rows = store.lake.scan(RUNS).select("run_id").collect()["run_id"].sort(descending=True)
@@ -140,14 +130,6 @@ def _held(name: str, label: str, now: float, before: tuple[float, ...]) -> Drift
         else:  # as good as all were alike: any other figure is news
             distance = 0.0 if now == middle else math.copysign(math.inf, now - middle)
     return Drift(name, label, now, before, distance)
-
-
-def quarantine(store: Store, run_id: str) -> list[Broken]:
-    """The hour's quarantine by rule, the rule that was broken most first."""
-    rows = store.lake.read(QUARANTINE, pl.col("run_id") == run_id).sort("source_file", "row_number")
-    parts = rows.partition_by("rule", maintain_order=True)
-    found = [Broken(str(part["rule"][0]), part.height, tuple(part.head(EXAMPLES).to_dicts())) for part in parts]
-    return sorted(found, key=lambda broken: (-broken.rows, broken.rule))
 
 
 def report_of(store: Store, run_id: str) -> tuple[bool, str | None]:

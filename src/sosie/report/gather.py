@@ -70,7 +70,7 @@ def gather(
             Cluster(**{**card, "members": tuple(found[member] for member in card["members"])}) for card in cards
         ),
         clusters_found=events["cluster_id"].n_unique(),
-        broken_rules=tuple(_broken_rules(lake.read(QUARANTINE, pl.col("run_id") == run_id))),
+        broken_rules=broken_rules(lake, run_id),
         score_bins=_bins(pairs),
         trend=_trend(lake, run_id, manifest),
         data_docs=data_docs,
@@ -175,12 +175,11 @@ def _picture(pictures: Pictures, image_hash: str | None) -> bytes | None:
         return None
 
 
-def _broken_rules(rows: pl.DataFrame) -> Iterable[BrokenRule]:
-    for (rule,), own in sorted(
-        rows.sort("source_file", "row_number").group_by(["rule"], maintain_order=True),
-        key=lambda group: (-group[1].height, group[0]),
-    ):
-        yield BrokenRule(
+def broken_rules(lake: Lake, run_id: str) -> tuple[BrokenRule, ...]:
+    """The run's quarantine by rule, the rule that was broken most first."""
+    rows = lake.read(QUARANTINE, pl.col("run_id") == run_id).sort("source_file", "row_number")
+    found = [
+        BrokenRule(
             rule=str(rule),
             rows=own.height,
             examples=tuple(
@@ -194,6 +193,9 @@ def _broken_rules(rows: pl.DataFrame) -> Iterable[BrokenRule]:
                 for row in own.head(ROWS_SHOWN_PER_RULE).iter_rows(named=True)
             ),
         )
+        for (rule,), own in rows.group_by(["rule"], maintain_order=True)
+    ]
+    return tuple(sorted(found, key=lambda broken: (-broken.rows, broken.rule)))
 
 
 def _bins(pairs: pl.DataFrame) -> tuple[tuple[int, int], ...]:

@@ -13,6 +13,7 @@ from sosie.page.people import Person, judges
 from sosie.page.render import show
 from sosie.page.sankey import sankey
 from sosie.report import charts, words
+from sosie.report.gather import broken_rules
 
 if TYPE_CHECKING:
     from sosie.page.app import Page
@@ -47,7 +48,6 @@ def routes(page: "Page") -> APIRouter:
     def run(request: Request, person: Annotated[Person, reader], hour: Hour) -> Response:
         found = hours.one(store, hour)
         count = found.count
-        broken = hours.quarantine(store, hour)
         has_report, checks = hours.report_of(store, hour)
         return show(
             request,
@@ -61,7 +61,7 @@ def routes(page: "Page") -> APIRouter:
                 for name, flows in (("Listings", charts.listing_flow(count)), ("Pairs", charts.pair_flow(count)))
             ],
             steps=found.row["steps"],
-            broken=[(one, replay.replays(store.settings, hour, one.rule)) for one in broken],
+            broken=[(one, replay.replays(store.settings, hour, one.rule)) for one in broken_rules(store.lake, hour)],
             drift=hours.drift(store, found),
             unbalanced=[balance for balance in count.balances if not balance.holds],
             has_report=has_report and page.reports,
