@@ -3,9 +3,9 @@
 Every write is checked against its table, and makes no commit when it says nothing new.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass
 from datetime import datetime
 from functools import reduce
 from pathlib import Path
@@ -80,10 +80,9 @@ class Delta(DeltaTable):
 
 @dataclass(frozen=True)
 class Lake:
-    """Delta tables under one URI (a folder, or `s3://…` with `storage_options`)."""
+    """Delta tables under one URI: a folder, or `s3://…`, whose credentials come from the environment (`AWS_…`)."""
 
     uri: str
-    storage_options: Mapping[str, str] = field(default_factory=dict)
 
     def path(self, table: Table) -> str:
         return f"{self.uri.rstrip('/')}/{table.name}"
@@ -91,7 +90,7 @@ class Lake:
     def open(self, table: Table, version: int | None = None) -> Delta | None:
         """The Delta table, at a version or its newest; None where there is none yet. Raises `StoreBusy`."""
         try:
-            return Delta(self.path(table), version, dict(self.storage_options) or None)
+            return Delta(self.path(table), version)
         except TableNotFoundError:
             return None
         except OSError as error:
@@ -116,7 +115,6 @@ class Lake:
                 mode="ignore",
                 partition_by=list(table.partition_by) or None,
                 name=table.name,
-                storage_options=dict(self.storage_options) or None,
             )
         except TableNotFoundError as error:  # so Delta calls a folder that it can't make
             raise StoreBusy(

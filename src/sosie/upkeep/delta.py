@@ -81,7 +81,7 @@ def compact(lake: Lake, table: Table, retention_hours: int) -> Counts:
 
 def _stored(lake: Lake, table: Table) -> int:
     """Data files that lie there, needed or not."""
-    fs, path = fsspec.core.url_to_fs(lake.path(table), **lake.storage_options)
+    fs, path = fsspec.core.url_to_fs(lake.path(table))
     fs.invalidate_cache()  # Delta writes and deletes here by itself
     return sum(file.endswith(".parquet") and "/_delta_log/" not in file for file in fs.find(path))
 
