@@ -130,7 +130,7 @@ class Week:
             said = judgements.standing(self.lake)
             if said.height:
                 row = said.row(int(rng.integers(said.height)), named=True)
-                judgements.retract(self.lake, row["left_id"], row["right_id"], row["who"], row["when"])
+                judgements.retract_act(self.lake, row["who"], row["when"])
                 self.done["taken_back"] += 1
 
 

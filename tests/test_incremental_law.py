@@ -24,7 +24,7 @@ from sosie import neighbour_lists, pipeline, tables
 from sosie.artifacts import Artifact, save
 from sosie.decider.model import FILES
 from sosie.index import open_index, server
-from sosie.judgements import judge, retract, standing
+from sosie.judgements import judge, retract_act, standing
 from sosie.lake import Lake
 from sosie.neighbour_lists import NeighbourLists
 from sosie.pipeline import veto
@@ -254,7 +254,7 @@ def live_through(place: Market, history: list[Hour]) -> None:
                     assert veto.together(lake, [pair]).is_empty(), "a veto holds at once"
         if hour.taken_back and (said := standing(lake).sort("when").to_dicts()):
             last = said[-1]
-            retract(lake, last["left_id"], last["right_id"], "tester", last["when"])
+            retract_act(lake, "tester", last["when"])
             assert pipeline.heed(place.settings)
     run_hour(place.settings, len(history))  # the last judgements are for the next run to heed
 

@@ -47,28 +47,16 @@ def said_of(lake: Lake, left: str, right: str) -> dict[str, Any] | None:
     return held.row(0, named=True) if held.height else None
 
 
-def retract(lake: Lake, left: str, right: str, who: str, when: datetime) -> None:
-    """Take one judgement back; it stays in the table. What was said of the pair before it holds again."""
-    held = _of_act(lake, who, when).filter(left_id=left, right_id=right)
-    if held.is_empty():
-        raise TerminalError(f"{who} made no judgement of {left} and {right} at {when}.")
-    _take_back(lake, held)
-
-
 def retract_act(lake: Lake, who: str, when: datetime) -> None:
-    """Take back all that was said in one act, as a split says of many pairs, at once. As `retract`."""
-    held = _of_act(lake, who, when)
+    """Take back all that was said in one act, as a split says of many pairs, at once.
+
+    It stays in the table; what was said of the pairs before it holds again.
+    """
+    held = lake.read(JUDGEMENTS, pl.col("who") == who, pl.col("when") == when)
     if held.is_empty():
         raise TerminalError(f"{who} made no judgement at {when}.")
-    _take_back(lake, held.filter(pl.col("retracted_at").is_null()))
-
-
-def _of_act(lake: Lake, who: str, when: datetime) -> pl.DataFrame:
-    return lake.read(JUDGEMENTS, (pl.col("who") == who) & (pl.col("when") == when))
-
-
-def _take_back(lake: Lake, held: pl.DataFrame) -> None:
-    lake.upsert(JUDGEMENTS, held.with_columns(retracted_at=pl.lit(datetime.now(UTC))))
+    stands = held.filter(pl.col("retracted_at").is_null())
+    lake.upsert(JUDGEMENTS, stands.with_columns(retracted_at=pl.lit(datetime.now(UTC))))
 
 
 def standing(lake: Lake) -> pl.DataFrame:
