@@ -2,7 +2,8 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from sosie.listings import IGNORED, KINDS
@@ -26,14 +27,14 @@ class Counts:
     """Counts of a manifest: `count("validate.rows_read")`, 0 where a step did not say. Steps of one name are summed."""
 
     manifest: Mapping[str, Any]
-    _values: Counter[str] = field(init=False, repr=False, compare=False)
 
-    def __post_init__(self) -> None:
+    @cached_property
+    def _values(self) -> Counter[str]:
         values: Counter[str] = Counter()
         for step in self.manifest.get("steps") or ():
             for name, value in counts_of(step).items():
                 values[f"{step['name']}.{name}"] += int(value or 0)
-        object.__setattr__(self, "_values", values)
+        return values
 
     def __call__(self, name: str) -> int:
         return self._values[name]
