@@ -6,7 +6,6 @@ import posixpath
 import resource
 import sys
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
@@ -25,6 +24,7 @@ from sosie.errors import StoreBusy, TerminalError, stores_told
 from sosie.lake import Lake, Written
 from sosie.landing import hour_of
 from sosie.locks import exclusive
+from sosie.places import place, write_atomically
 from sosie.settings import Settings
 from sosie.settings import settings as current_settings
 
@@ -87,8 +87,8 @@ class Staging:
         """Keep a frame under a name, whole or not at all. Raises `StoreBusy`."""
         written = io.BytesIO()  # a store that fails under Polars' own hands would raise what is no OSError
         frame.write_parquet(written)
-        with faults.around(f"staging.{name}"), self._whole(f"{name}.parquet") as stream:
-            stream.write(written.getbuffer())
+        with faults.around(f"staging.{name}"):
+            self._write(f"{name}.parquet", written.getvalue())
 
     def get(self, name: str) -> pl.DataFrame:
         """Raises `TerminalError` where the step before never got to write it."""
@@ -100,8 +100,7 @@ class Staging:
         return pl.read_parquet(io.BytesIO(held))  # a store that fails under Polars' own hands makes it panic
 
     def put_record(self, record: dict[str, Any]) -> None:
-        with self._whole(f"{record['step']}-{record['shard']}.json") as stream:
-            stream.write(json.dumps(record, indent=1).encode())
+        self._write(f"{record['step']}-{record['shard']}.json", json.dumps(record, indent=1).encode())
 
     def record(self, step: str, shard: str) -> dict[str, Any] | None:
         return next((r for r in self.records() if (r["step"], r["shard"]) == (step, shard)), None)
@@ -112,23 +111,13 @@ class Staging:
         records = [json.loads(fs.cat_file(name)) for name in fs.glob(posixpath.join(path, "*.json"))]
         return sorted(records, key=lambda record: record["started_at"])
 
-    @contextmanager
-    def _whole(self, name: str) -> Iterator[Any]:
-        fs, path = self._place
-        fs.makedirs(path, exist_ok=True)
-        target = posixpath.join(path, name)
-        passing = posixpath.join(path, f".{uuid.uuid4().hex}")
+    def _write(self, name: str, data: bytes) -> None:
         try:
-            with fs.open(passing, "wb") as stream:
-                yield stream
-            fs.mv(passing, target)
+            write_atomically(place(self.uri) / name, data)
         except OSError as error:
             raise StoreBusy(
                 f"{self.uri}/{name} can't be written ({error}). Make room or mend the rights, then run the hour again."
             ) from error
-        finally:
-            if fs.exists(passing):
-                fs.rm_file(passing)
 
 
 @dataclass

@@ -8,6 +8,7 @@ embedded once. Whoever goes on after a stop first takes to the lake what is done
 driver writes the lake: workers read the models, the pictures and this scratch space, and call what hours call.
 """
 
+import io
 import os
 import posixpath
 import secrets
@@ -25,6 +26,7 @@ from sosie.errors import SettingsError, SosieError, StoreBusy
 from sosie.lake import Lake
 from sosie.pipeline.embed import encoded, rows_of, tell, version
 from sosie.pipeline.run import log
+from sosie.places import place, write_atomically
 from sosie.rebuild.instep import lacking
 from sosie.settings import Ray, Settings
 from sosie.tables import LISTINGS, Modality
@@ -63,14 +65,10 @@ class Scratch:
         return [fs.unstrip_protocol(file) for file in sorted(fs.glob(f"{path}/done/*.parquet"))]
 
     def put(self, partition: int, rows: pl.DataFrame) -> None:
-        """Whole or not at all: under a name that nobody reads, then by the one that says that it is done."""
-        fs, path = self._place
-        half = f"{path}/half/{partition}.parquet"
-        for folder in ("half", "done"):
-            fs.makedirs(f"{path}/{folder}", exist_ok=True)
-        with fs.open(half, "wb") as stream:
-            rows.write_parquet(stream)
-        fs.mv(half, f"{path}/done/{partition}.parquet")
+        """Whole or not at all, by the name that says that it is done."""
+        written = io.BytesIO()
+        rows.write_parquet(written)
+        write_atomically(place(self.uri) / "done" / f"{partition}.parquet", written.getvalue())
 
     def drop(self, *names: str) -> None:
         """Some files, or all of a folder below."""
@@ -105,13 +103,13 @@ def embed(lake: Lake, served: Settings, modality: Modality, marked: Marked = lam
                 marked(done, total)
                 log.info("rebuild", phase="embed", modality=modality, done=done, total=total)
         _take(lake, served, modality, scratch)
-    scratch.drop("due", "half", "done")
+    scratch.drop("due", "done")
     return calls
 
 
 def _part(lake: Lake, served: Settings, modality: Modality, scratch: Scratch) -> int:
     """Write what is due by partition, streaming; returns how many listings that are."""
-    scratch.drop("due", "half")
+    scratch.drop("due")
     hash_ = f"{modality}_hash"
     number = pl.col(hash_).str.slice(0, 8).str.to_integer(base=16, dtype=pl.Int64) % served.rebuild.ray.partitions
     rows = lacking(lake, served, modality).select("listing_id", hash_, "title", "updated_at", part=number)
