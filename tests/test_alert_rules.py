@@ -84,6 +84,7 @@ def pair(number: int, score: float, verdict: str, run_id: str) -> dict[str, Any]
 def quarantine_share(lake: Lake) -> Manifest:
     broken = {"run_id": RUN, "source_file": "a.parquet", "rule": "price_is_positive", "row": "{}"}
     put(lake, tables.QUARANTINE, [{**broken, "row_number": n} for n in range(6)])
+    put(lake, tables.QUARANTINE, [{**broken, "row_number": n, "rule": "gtin_check_digit"} for n in range(9)])
     return manifest(validate__rows_read=100, validate__rows_quarantined=6)
 
 
@@ -177,7 +178,7 @@ def review_queue(lake: Lake) -> Manifest:
 
 
 SCENES: dict[str, tuple[Callable[[Lake], Manifest], str]] = {
-    "quarantine_share": (quarantine_share, "Most often: price_is_positive (6)"),
+    "quarantine_share": (quarantine_share, "Most often: price_is_positive (6)."),
     "pictures_refused": (pictures_refused, "6 of 100 rows came with a picture that is missing"),
     "candidates_capped": (candidates_capped, "6 of 100 changed listings reached the limit of 120"),
     "candidate_explosion": (candidate_explosion, "31.0 candidate pairs for each of 100 changed listings, against 10.0"),
@@ -316,6 +317,8 @@ def test_a_refused_batch_and_a_failed_run_say_what_to_do(settings: Settings) -> 
     for word in ("Column title is missing in a.parquet.", "No table was changed", "Milvus is away.", "store it names"):
         assert word in body["message"]
     assert "did not foresee" in odd.text
+    unusable = alerts.run_failed(settings, RUN, PermissionError(13, "Permission denied", "reports"))
+    assert "Give this user the right to use this path" in unusable.text
     assert [alert.rule for alert in (refused, away, odd)] == ["batch_rejected", "run_failed", "run_failed"]
 
 

@@ -312,8 +312,14 @@ def test_dags_parse_and_one_that_does_not_is_named(settings: Settings, monkeypat
     dags.mkdir()
     (dags / "broken.py").write_text("from airflow.sdk import dag\nraise RuntimeError('no good')\n")
     monkeypatch.setenv("AIRFLOW__CORE__DAGS_FOLDER", str(dags))
-    broken, missing = faults(settings, "airflow")
-    assert "no good" in broken.detail
+    (broken,) = faults(settings, "airflow")
+    assert ("no good" in broken.detail, "Mend that file" in broken.remedy) == (True, True)
+    (dags / "broken.py").write_text("from sosie.airflow import bridge\nbridge.schedule()  # of a dag\n")
+    monkeypatch.setenv("SOSIE_SCHEDULE", "nonsense")
+    (broken,) = faults(settings, "airflow")
+    assert ("SOSIE_SCHEDULE" in broken.detail, "Mend what the error names" in broken.remedy) == (True, True)
+    (dags / "broken.py").unlink()
+    (missing,) = faults(settings, "airflow")
     assert "has no DAG dedup_hourly" in missing.detail
 
 

@@ -78,6 +78,9 @@ def test_a_refused_listing_is_told_with_its_rule(lake: Lake) -> None:
     found = explain(lake, "c")
     assert found["now"] is None
     assert "refused by price_positive: price is -1 (x.csv, row 3)" in "\n".join(lines(found))
+    add(lake, tables.QUARANTINE, run_id="2026-01-05T10", source_file="x.csv", row_number=4, rule="gtin_check_digit",
+        detail="gtin is 12345678", listing_id="a", row="{}")  # fmt: skip
+    assert "left out by gtin_check_digit: gtin is 12345678" in "\n".join(lines(explain(lake, "a")))
 
 
 def test_an_unknown_listing_is_an_error(lake: Lake) -> None:

@@ -369,7 +369,7 @@ def test_the_shell_takes_entities_in_any_type_and_names_what_it_can_not_take(
     (tmp_path / "asked.csv").write_text("listing_id,event_timestamp\n17,2026-03-01T13:00:00Z\n17,yesterday\n")
     code, said = sosie(tmp_path / "asked.csv")
     assert (code, said.count("\n"), '"yesterday"' in said) == (EXIT_TERMINAL, 1, True)
-    assert said.endswith("the latter as 2026-01-05T09:00:00Z.\n")
+    assert said.endswith("the latter as 2026-01-05T09:00:00Z in every row.\n")
 
 
 def test_type_checks_are_left_out_while_feast_is_imported_and_not_after() -> None:

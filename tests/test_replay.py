@@ -126,6 +126,10 @@ def test_a_replay_is_taken_when_the_files_before_it_were_cleared_away(shop: Path
     up_to_clusters(run_of(shop, HOURS[1]))
     shutil.rmtree(shop / HOURS[0])
     assert replay.replays(first.settings, HOURS[0], "title_present") == [replay.Replay(landed.file, waiting=False)]
+    with pytest.raises(TerminalError, match=r"Nothing of hour .* that was not replayed"):
+        replay.replay(first.settings, HOURS[0], "title_present")
+    land(shop, HOURS[0], {"listing_id": "b2", "title": None}, name="late.csv")
+    up_to_clusters(first)
     again, rows = replay.replay(first.settings, HOURS[0], "title_present")
     assert (again.file != landed.file, rows) == (True, 1)
     assert pipeline.validate(run_of(shop, "2026-01-05T02"))["rows_read"] == 1

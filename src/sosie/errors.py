@@ -72,6 +72,14 @@ class StoreBusy(TransientError):
     """Another writer holds a store, or it can't be reached or has no room."""
 
 
+PATH_REMEDY = "Give this user the right to use this path, or mend the setting or option it is from"
+
+
+def names_path(error: BaseException) -> bool:
+    """Whether the fault is a path that can't be used. Polars names it in its text alone."""
+    return isinstance(error, OSError) and (error.filename is not None or isinstance(error, PermissionError))
+
+
 _STORE_FAILED = re.compile(r"object[- ]store error: |Generic (S3|GCS|MicrosoftAzure) error", re.IGNORECASE)
 """What Polars and delta-rs say where an object store failed amid their work, in errors of several types."""
 

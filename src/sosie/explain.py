@@ -19,6 +19,7 @@ from sosie.tables import (
     PAIRS,
     QUARANTINE,
 )
+from sosie.validation.rules import EMPTYING
 
 Facts = dict[str, Any]
 
@@ -200,7 +201,8 @@ def _happened(fact: Facts) -> str:
         return _CHANGED[fact["kind"]]
     if fact["what"] == "quarantined":
         again = f"; replayed in {fact['replayed_run']}" if fact["replayed_run"] else ""
-        return f"refused by {fact['rule']}: {fact['detail']} ({fact['source_file']}, row {fact['row_number']}){again}"
+        how = "left out" if fact["rule"] in EMPTYING else "refused"
+        return f"{how} by {fact['rule']}: {fact['detail']} ({fact['source_file']}, row {fact['row_number']}){again}"
     if fact["what"] == "judged":
         back = f"; taken back {fact['retracted_at']:%Y-%m-%d %H:%M}" if fact["retracted_at"] else ""
         note = f", saying {fact['note']!r}" if fact["note"] else ""

@@ -11,12 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
+import structlog
 
 from sosie.errors import SettingsError, TerminalError
 from sosie.lake import Lake, Written
 from sosie.landing.casting import FAULT, text_of
 from sosie.settings import Settings
 from sosie.tables import FEED, FEED_REQUIRED, QUARANTINE, RUNS
+
+log = structlog.get_logger("sosie")
 
 _NAME = re.compile(r"[^A-Za-z0-9_]+")
 
@@ -48,7 +51,7 @@ def replays(settings: Settings, run_id: str, rule: str) -> list[Replay]:
 
 
 def replay(settings: Settings, run_id: str, rule: str) -> tuple[Replay, int]:
-    """Land the rows that broke `rule` in the hour `run_id` again; returns the file and how many rows it has.
+    """Land the rows that broke `rule` in the hour `run_id` and were not replayed; returns the file and their number.
 
     Raises `TerminalError` where there are none, or none that is well formed, or where they were landed and no run has
     taken them yet, and `SettingsError` where there is no landing folder.
@@ -61,10 +64,14 @@ def replay(settings: Settings, run_id: str, rule: str) -> tuple[Replay, int]:
     done = replays(settings, run_id, rule)
     if done and done[-1].waiting:
         raise TerminalError(f"{settings.landing / done[-1].file} holds these rows already and waits for the next run.")
-    rows = Lake(settings.lake_uri).read(QUARANTINE, pl.col("run_id") == run_id, pl.col("rule") == rule)
+    asked = pl.col("run_id") == run_id, pl.col("rule") == rule, pl.col("replayed_run").is_null()
+    rows = Lake(settings.lake_uri).read(QUARANTINE, *asked)
     rows = rows.unique(["source_file", "row_number"]).sort("source_file", "row_number")
     if rows.is_empty():
-        raise TerminalError(f"Nothing of hour {run_id!r} is in quarantine by the rule {rule!r}.")
+        raise TerminalError(
+            f"Nothing of hour {run_id!r} that was not replayed is in quarantine by the rule {rule!r}; `sosie replay` "
+            "lists what is."
+        )
     came = [json.loads(row) for row in rows.filter(_WELL_FORMED)["row"]]
     if not came:
         fault = f"{rows['source_file'][0]}: {json.loads(rows['row'][0])[FAULT]}"
@@ -72,6 +79,8 @@ def replay(settings: Settings, run_id: str, rule: str) -> tuple[Replay, int]:
             f"No row of hour {run_id!r} that broke the rule {rule!r} can be landed again, as none has the form of its "
             f"header ({fault}). Have them sent anew: nobody knows which of their fields is which."
         )
+    if left := rows.height - len(came):
+        log.warning("rows stay in quarantine that have another form than their header; have them sent anew", rows=left)
     given = [name for name in FEED if name in FEED_REQUIRED or any(row.get(name) is not None for row in came)]
     text = pl.DataFrame(
         [{name: text_of(name, row.get(name)) for name in given} for row in came], schema=dict.fromkeys(given, pl.String)

@@ -14,6 +14,7 @@ from sosie.airflow.client import Task
 from sosie.airflow.stack import DAG_ID, Airflow, stack
 from sosie.errors import StoreBusy
 from sosie.evaluate import metrics
+from sosie.index import server
 from sosie.lake import Lake
 from sosie.report import summary
 from sosie.settings import PROJECT, Alerts, Settings, load, settings
@@ -26,11 +27,11 @@ def run_demo(out: Console, *, listings: int, hours: int, seed: int, browser: boo
 
     Raises `RunFailed` with the failing task's log where an hour fails.
     """
-    current = home()
+    current, asked = home(), Marketplace(listings=listings, hours=hours, seed=seed)
     market = current.home / "marketplace"
-    _clear(current.home)
+    _clear(current)
     out.print(f"[bold]1/3[/] Generating a marketplace of {listings:,} listings in {market}")
-    write(market, Marketplace(listings=listings, hours=hours, seed=seed))
+    write(market, asked)
     names = sorted(folder.name for folder in (market / "landing").glob("*T*"))
 
     out.print("[bold]2/3[/] Starting Airflow (scheduler, DAG processor, API server)")
@@ -61,8 +62,9 @@ def home() -> Settings:
     return plain.model_copy(update={"alerts": Alerts(), "feature_repo": PROJECT / "feature_repo"})
 
 
-def _clear(folder: Path) -> None:
+def _clear(current: Settings) -> None:
     """Start from nothing, unless somebody still looks at the last demonstration. Raises `StoreBusy`."""
+    folder = current.home
     lock = folder / "airflow" / "stack.lock"
     if lock.exists():
         try:
@@ -71,6 +73,8 @@ def _clear(folder: Path) -> None:
             raise StoreBusy(
                 f"An Airflow still serves the last demonstration in {folder}; stop it first (Ctrl-C in `make airflow`)."
             ) from None
+    if (milvus := server.process(current)) is not None:  # left by one that was killed; nobody could find it later
+        milvus.kill()
     shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from sosie.alerts import rules
 from sosie.alerts.model import Alert
-from sosie.errors import BatchRejected, SettingsError, SosieError, TransientError
+from sosie.errors import PATH_REMEDY, BatchRejected, SettingsError, SosieError, TransientError, names_path
 from sosie.settings import Settings
 
 RULES = ("run_failed", "batch_rejected", "deadline_missed")
@@ -66,9 +66,14 @@ def _render(
 
 def _todo(error: BaseException) -> str:
     if isinstance(error, TransientError):
-        return "It was tried again and the fault stayed: check that the store it names is up, then run the hour again."
+        return (
+            "It was tried again and the fault stayed: check that the store it names is up, or that the process it "
+            "waits for comes to its end, then run the hour again."
+        )
     if isinstance(error, SosieError):
         return "Trying again gives the same answer: mend the cause, then run the hour again."
+    if names_path(error):
+        return f"{PATH_REMEDY}, then run the hour again."
     return "This is a fault that the program did not foresee: read the log, then run the hour again."
 
 

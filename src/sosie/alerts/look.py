@@ -70,8 +70,11 @@ class Look:
 
     @cached_property
     def broken_rules(self) -> list[tuple[str, int]]:
-        """Each rule that rows of this run broke, with the rows, the most first."""
-        rows = self.lake.read(QUARANTINE, pl.col("run_id") == self.run_id, columns=["rule"])
+        """Each rule that kept rows of this run out, with the rows, the most first."""
+        from sosie.validation.rules import EMPTYING
+
+        refused = pl.col("run_id") == self.run_id, ~pl.col("rule").is_in(EMPTYING)
+        rows = self.lake.read(QUARANTINE, *refused, columns=["rule"])
         return [(str(rule), int(n)) for rule, n in rows["rule"].value_counts().sort("count", "rule").reverse().rows()]
 
     def usual_candidates(self, runs: int) -> list[float]:

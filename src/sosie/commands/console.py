@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from sosie.errors import SosieError, TransientError, stores_told
+from sosie.errors import PATH_REMEDY, SosieError, TransientError, names_path, stores_told
 
 out, err = Console(), Console(stderr=True)
 
@@ -28,9 +28,9 @@ def errors() -> Iterator[None]:
         _tell(error, str(error))
         raise typer.Exit(EXIT_TRANSIENT if isinstance(error, TransientError) else EXIT_TERMINAL) from None
     except OSError as error:
-        if error.filename is None and not isinstance(error, PermissionError):  # Polars tells the path in its text alone
+        if not names_path(error):
             raise
-        _tell(error, f"{error}. Give this user the right to use this path, or mend the setting or option it is from.")
+        _tell(error, f"{error}. {PATH_REMEDY}.")
         raise typer.Exit(EXIT_TERMINAL) from None
 
 

@@ -117,5 +117,5 @@ def _read(entities: Path) -> "pl.DataFrame":
         reason = str(error).partition("\n")[0]  # Polars goes on with advice for who wrote the call
         raise DatasetError(
             f"{entities} can't be read ({reason}); it needs the columns listing_id and event_timestamp, "
-            "the latter as 2026-01-05T09:00:00Z."
+            "the latter as 2026-01-05T09:00:00Z in every row."
         ) from None

@@ -57,8 +57,10 @@ def airflow(settings: Settings) -> Iterator[Finding]:
         return
     found = json.loads(told.stdout.strip().splitlines()[-1])
     for file, error in found["errors"].items():
-        yield fault("airflow", f"{file}: {error}", "Mend that file; Airflow shows none of its DAGs until then.")
-    if missing := [dag for dag in DAG_IDS if dag not in found["dags"]]:
+        what = "what the error names" if "SettingsError" in error else "that file"
+        yield fault("airflow", f"{file}: {error}", f"Mend {what}; Airflow shows none of its DAGs until then.")
+    missing = [dag for dag in DAG_IDS if dag not in found["dags"]]
+    if missing and not found["errors"]:
         yield fault(
             "airflow", f"{folder} has no DAG {', '.join(missing)}.", "Point AIRFLOW__CORE__DAGS_FOLDER at dags/."
         )

@@ -143,13 +143,14 @@ def features(settings: Settings) -> Iterator[Finding]:
     held = Lake(settings.lake_uri)
     decided = held.scan(tables.DECISIONS).sort("event_timestamp", "created_timestamp")
     # What was decided since the last hour ended, as a veto is, may be told by now, and is by the next hour.
-    until = (pl.col("created_timestamp") <= last_end(held)).fill_null(True)
+    end = pl.lit(last_end(held), dtype=tables.DECISIONS.columns["created_timestamp"])
+    until = (pl.col("created_timestamp") <= end).fill_null(True)
     before, told = (
         rows.unique("listing_id", keep="last").select("listing_id", "is_duplicate", "canonical_id").sort("listing_id")
         for rows in pl.collect_all([decided.filter(until), decided])
     )
+    feast.store(settings)  # the definitions can be read
     if told.is_empty():
-        feast.store(settings)  # the definitions can be read
         yield fine("features", "nothing was published yet")
         return
     if not feast.is_applied(settings):

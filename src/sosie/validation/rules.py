@@ -144,3 +144,5 @@ RULES = (
 """In the order in which a page shows them. `listing_id_unique` is checked over file and id together."""
 
 BY_NAME = {rule.name: rule for rule in RULES}
+EMPTYING = [rule.name for rule in RULES if rule.effect is Effect.FIELD]
+"""Rules whose entries in quarantine are of rows that were taken in."""
