@@ -216,7 +216,7 @@ def test_reports_are_served_and_nothing_else(running: Running) -> None:
         assert "2026-01-05T01" in browser.get(f"{url}/reports").text
         found = browser.get(f"{url}/2026-01-05T01/index.html")
         assert found.text == "<h1>One hour</h1>"
-        assert "connect-src 'none'" in found.headers["content-security-policy"]
+        assert "default-src 'none'" in found.headers["content-security-policy"]
         assert browser.get(f"{url}/2026-01-05T01").headers["location"] == "/sosie/2026-01-05T01/index.html"
         for path in ("nothing", "2026-01-05T01/away/jwt_secret", "..%2fairflow%2fjwt_secret", "/etc/passwd", "%00"):
             assert browser.get(f"{url}/{path}").status_code == 404, path

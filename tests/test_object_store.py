@@ -151,10 +151,9 @@ def test_reports_are_served_from_the_bucket(ran: Ran) -> None:
     page = inside(root, ran.hours[0])
     assert page is not None
     text = page.read_text(encoding="utf-8")
-    assert "../assets/plotly.min.js" in text
-    plotly = inside(root, f"{ran.hours[0]}/index.html/../../assets/plotly.min.js")
-    assert plotly is None, "no name climbs"
-    assert inside(root, "assets/plotly.min.js") is not None
+    assert 'class="sankey"' in text
+    assert inside(root, f"{ran.hours[0]}/index.html/../../{ran.hours[1]}/index.html") is None, "no name climbs"
+    assert inside(root, f"{ran.hours[1]}/index.html") is not None
     assert inside(root, "../lake/listings/_delta_log/00000000000000000000.json") is None
     docs = checks(root, ran.hours[1])
     assert docs is not None

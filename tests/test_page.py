@@ -15,8 +15,6 @@ from urllib.parse import quote
 import polars as pl
 import pytest
 from fastapi.testclient import TestClient
-from hypothesis import given
-from hypothesis import strategies as st
 from page_lake import HOURS, Market, client, make
 from PIL import Image
 
@@ -24,11 +22,9 @@ from sosie import judgements, landing, pipeline, registry, tables
 from sosie.artifacts import CARD
 from sosie.page import hours as told_hours
 from sosie.page.leases import Leases
-from sosie.page.sankey import sankey
 from sosie.page.store import Store
 from sosie.page.thumbnails import original
 from sosie.pictures import PictureFault, Thumbnails
-from sosie.report.charts import Flow
 from sosie.report.counts import Counts
 from sosie.review_queue import sampled
 from sosie.settings import PROJECT, Review, load
@@ -631,24 +627,6 @@ def test_an_hour_is_held_against_hours_that_were_all_alike(tmp_path: Path, now: 
                 if one.name == "quarantined"]  # fmt: skip
     assert early.distance is None
     assert "too few hours" in client(store.settings).get("/runs/2026-01-05T05").text
-
-
-names = st.sampled_from("abcdef")
-
-
-@given(st.lists(st.tuples(names, names, st.integers(1, 10**7)), max_size=8))
-def test_a_sankey_keeps_amounts_and_stays_inside(given_flows: list[tuple[str, str, int]]) -> None:
-    flows = [Flow(a, b, amount, "idle") for a, b, amount in sorted(given_flows) if a < b]
-    diagram = sankey(flows)
-    if diagram is None:
-        assert flows == []
-        return
-    assert sum(band.amount for band in diagram.bands) == sum(flow.amount for flow in flows)
-    for node in diagram.nodes:
-        inward = sum(flow.amount for flow in flows if flow.target == node.name)
-        assert node.amount == max(inward, sum(flow.amount for flow in flows if flow.source == node.name))
-        assert 0 <= node.x <= diagram.width
-        assert 0 <= node.y <= node.y + node.height <= diagram.height
 
 
 # --- models ---------------------------------------------------------------------------------------------------------

@@ -11,11 +11,12 @@ from jinja2 import Environment
 
 from sosie.page.people import Person
 from sosie.report import words
-from sosie.report.templating import environment
+from sosie.report.templating import TEMPLATES, environment
 from sosie.review_queue import CAUSES, MEANING
 
 HERE = Path(__file__).parent
-STATIC = HERE / "static"
+STATIC = {file.name: file for file in (*sorted((HERE / "static").iterdir()), TEMPLATES / "flow.css")}
+"""Files that the pages load, by name."""
 
 # The page shares an origin with Airflow's API: it may load nothing but its own files, and send nowhere but to itself.
 POLICY = (
@@ -73,6 +74,6 @@ def _asset_version() -> str:
     import hashlib
 
     digest = hashlib.sha256()
-    for file in sorted(STATIC.iterdir()):
+    for file in STATIC.values():
         digest.update(file.read_bytes())
     return digest.hexdigest()[:12]

@@ -16,11 +16,9 @@ from sosie.places import write_atomically
 from sosie.report import charts, words
 from sosie.report.counts import counts_of
 from sosie.report.data import ReportData
-from sosie.report.templating import environment
+from sosie.report.templating import TEMPLATES, environment
 
 log = structlog.get_logger(__name__)
-
-TEMPLATES = Path(__file__).parent / "templates"
 
 PICTURE_SIDE = 224
 PICTURE_QUALITY = 76
@@ -31,11 +29,10 @@ FILES_SHOWN = 20
 
 
 def write(folder: Path, data: ReportData) -> Path:
-    """Write `<folder>/<run_id>/index.html`, and Plotly's script once in `<folder>/assets`. Returns the page's path.
+    """Write `<folder>/<run_id>/index.html`. Returns its path.
 
-    Pictures are inside the page; the same data gives the same bytes.
+    The page needs no other file, pictures are inside it; the same data gives the same bytes.
     """
-    charts.place_plotly(folder / "assets")
     page = folder / data.run_id / "index.html"
     write_atomically(page, render(data).encode())
     return page
@@ -44,7 +41,6 @@ def write(folder: Path, data: ReportData) -> Path:
 def render(data: ReportData) -> str:
     """The page as HTML."""
     count = data.counts
-    listing_flow, pair_flow = charts.listing_flow(count), charts.pair_flow(count)
     script = (TEMPLATES / "report.js").read_text()
     return (
         _environment()
@@ -53,17 +49,13 @@ def render(data: ReportData) -> str:
             data=data,
             count=count,
             headline=words.headline(count),
-            flows=[
-                ("Listings", listing_flow, charts.sankey(listing_flow, label="What happened to this hour's listings")),
-                ("Pairs", pair_flow, charts.sankey(pair_flow, label="What was decided about the candidate pairs")),
-            ],
+            flows=charts.diagrams(count),
             by_verdict=[(v, [pair for pair in data.pairs if pair.verdict == v]) for v in ("review", "match")],
             steps=[step for step in data.manifest.get("steps") or () if step.get("seconds") is not None],
             unbalanced=[balance for balance in count.balances if not balance.holds],
             feature_reasons=words.reasons() if data.pairs else {},
             script=script,
             script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-            plotly=f"../assets/{charts.PLOTLY}",
             pairs_open=PAIRS_OPEN,
             reasons_shown=REASONS_SHOWN,
             row_letters=ROW_LETTERS,
@@ -75,7 +67,7 @@ def render(data: ReportData) -> str:
 @lru_cache(maxsize=1)
 def _environment() -> Environment:
     made = environment(TEMPLATES)
-    made.filters.update(picture=picture_uri, json_in_html=_json_in_html, counts_of=_told_counts)
+    made.filters.update(picture=picture_uri, counts_of=_told_counts)
     return made
 
 
@@ -95,14 +87,6 @@ def picture_uri(picture: bytes | None) -> str:
     out = io.BytesIO()
     small.save(out, "JPEG", quality=PICTURE_QUALITY, optimize=True)
     return f"data:image/jpeg;base64,{base64.b64encode(out.getvalue()).decode()}"
-
-
-def _json_in_html(text: str) -> str:
-    """JSON that can't end the script element that holds it."""
-    from markupsafe import Markup
-
-    escaped = text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
-    return Markup(escaped)  # noqa: S704 every character that HTML reads is escaped just above
 
 
 def _told_counts(step: Mapping[str, Any]) -> list[tuple[str, int]]:

@@ -6,13 +6,14 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from sosie.report import words
 
+TEMPLATES = Path(__file__).parent / "templates"
 FILTERS = ("number", "compact", "percent", "seconds", "size", "plain", "moment", "price", "hour")
 
 
 def environment(folder: Path) -> Environment:
-    """Of the templates in `folder`."""
+    """Of the templates in `folder`, then of the report's: `flow.html.j2` and `flow.css` are for both."""
     made = Environment(
-        loader=FileSystemLoader(folder),
+        loader=FileSystemLoader([folder, TEMPLATES]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -27,10 +27,9 @@ def routes(page: "Page") -> APIRouter:
 
     @router.get("/static/{name}")
     def static(name: str, _: Annotated[Person, reader]) -> Response:
-        files = {file.name: file for file in STATIC.iterdir()}
-        if name not in files:
+        if name not in STATIC:
             raise HTTPException(404, "No such file.")
-        return FileResponse(files[name], media_type=KINDS[files[name].suffix], headers=FOREVER)
+        return FileResponse(STATIC[name], media_type=KINDS[STATIC[name].suffix], headers=FOREVER)
 
     @router.get("/picture/{image_hash}")
     def picture(

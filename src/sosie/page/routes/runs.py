@@ -11,7 +11,6 @@ from sosie.hours import PATTERN
 from sosie.page import hours
 from sosie.page.people import Person, judges
 from sosie.page.render import show
-from sosie.page.sankey import sankey
 from sosie.report import charts, words
 from sosie.report.gather import broken_rules
 
@@ -56,10 +55,7 @@ def routes(page: "Page") -> APIRouter:
             hour=found,
             count=count,
             headline=words.headline(count),
-            flows=[
-                (name, flows, sankey(flows))
-                for name, flows in (("Listings", charts.listing_flow(count)), ("Pairs", charts.pair_flow(count)))
-            ],
+            flows=charts.diagrams(count),
             steps=found.row["steps"],
             broken=[(one, replay.replays(store.settings, hour, one.rule)) for one in broken_rules(store.lake, hour)],
             drift=hours.drift(store, found),
