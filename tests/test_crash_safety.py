@@ -34,8 +34,8 @@ STEPS = (
 LAKE_WRITES = (
     "quarantine.upsert", "quarantine.delete", "changes.upsert", "changes.delete", "listings.upsert",
     "text_embeddings.append", "image_embeddings.append", "regroup.upsert", "pairs.exchange", "neighbours.rewrite",
-    "neighbours.append", "recipes.upsert", "cluster_events.append", "decisions.append", "clusters.exchange",
-    "held_merges.exchange", "regroup.delete", "runs.upsert", "alerts.upsert", "spellings.append",
+    "neighbours.append", "recipes.upsert", "cluster_events.append", "cluster_events.delete", "decisions.append",
+    "clusters.exchange", "held_merges.exchange", "regroup.delete", "runs.upsert", "alerts.upsert", "spellings.append",
 )  # fmt: skip
 OTHER_WRITES = (
     "pictures.put", "staging.accepted", "index.text.upsert", "index.text.delete", "index.image.upsert",
@@ -184,7 +184,8 @@ def points() -> tuple[str, ...]:
 def test_the_points_are_those_that_the_code_passes(undisturbed) -> None:
     reached = set().union(*undisturbed[1])
     # See the last test.
-    taken_over = {f"lake.{name}.delete.{where}" for name in ("quarantine", "changes") for where in ("before", "after")}
+    gone = ("quarantine", "changes", "cluster_events")
+    taken_over = {f"lake.{name}.delete.{where}" for name in gone for where in ("before", "after")}
     assert reached | taken_over == set(points())
     assert len(reached) >= 40
 
@@ -218,6 +219,21 @@ def test_an_hour_that_was_killed_and_never_run_again_is_finished_by_the_next(
     grouped = {tuple(ids) for ids in members["listing_id"]}
     assert ("k40", "k41", "k42", "k43", "k44", "n1") in grouped
     assert lake.read(tables.REGROUP).is_empty()
+
+
+def test_events_of_clusters_that_an_hour_died_before_it_made_are_told_by_none(landing: Path, tmp_path: Path) -> None:
+    home, log = tmp_path / "home", tmp_path / "log"
+    assert sosie(home, landing, HOURS[0]) == 0
+    assert sosie(home, landing, HOURS[1], fault="lake.cluster_events.append.after") == -9
+    lake = Lake(settings_of(home, landing).lake_uri)
+    assert lake.read(tables.CLUSTER_EVENTS, pl.col("run_id") == HOURS[1]).height
+    assert sosie(home, landing, "2026-01-05T02", log=log) == 0
+    assert "lake.cluster_events.delete.after" in log.read_text().split()
+    events = lake.read(tables.CLUSTER_EVENTS)
+    assert set(events["run_id"]) == {HOURS[0], "2026-01-05T02"}
+    made = events.filter(pl.col("run_id") != HOURS[0])["after"].explode().drop_nulls()
+    assert made.len() >= 4
+    assert set(made) <= set(lake.read(tables.CLUSTERS)["cluster_id"])
 
 
 def test_an_hour_that_had_ended_and_was_killed_when_run_again_is_finished_by_the_next(

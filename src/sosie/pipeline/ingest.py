@@ -6,12 +6,13 @@ import polars as pl
 
 from sosie import integrity, landing, pictures, replay
 from sosie.errors import BatchRejected
+from sosie.lake import Lake
 from sosie.listings import KINDS, detect, merge
 from sosie.pipeline.run import Run, Tally, log, step
 from sosie.pipeline.veto import settle
 from sosie.runs import unfinished
 from sosie.settings import Settings
-from sosie.tables import CHANGES, FEED, LISTINGS, QUARANTINE, RUNS
+from sosie.tables import CHANGES, CLUSTER_EVENTS, CLUSTERS, FEED, LISTINGS, QUARANTINE, RUNS
 
 _ROW = ["source_file", "row_number", "row"]
 _OF_A_PICTURE = pl.col("rule").str.starts_with("picture_")
@@ -186,9 +187,11 @@ def detect_changes(run: Run, tally: Tally) -> None:
     wanted = merge(merge(wanted, changes(run)), detected.changes)
     if not (left_over.is_empty() and detected.changes.is_empty()):
         _set_state(run, pl.col("run_id") == run.id, "succeeded", "running")
+    taken_over = left_over.select("run_id").unique()
     tally.written(
         run.lake.upsert(CHANGES, wanted, run_id=run.id),
-        run.lake.delete(CHANGES, left_over.select("run_id").unique(), run_id=run.id),
+        run.lake.delete(CLUSTER_EVENTS, _never_came_true(run.lake, taken_over), run_id=run.id),
+        run.lake.delete(CHANGES, taken_over, run_id=run.id),
         run.lake.upsert(LISTINGS, detected.listings, run_id=run.id),
     )
     _set_state(run, pl.col("run_id") < run.id, "running", "succeeded")  # what they had left was taken over
@@ -204,6 +207,12 @@ def detect_changes(run: Run, tally: Tally) -> None:
         superseded=detected.counts["superseded"],
         taken_over=recorded.height - own.height,
     )
+
+
+def _never_came_true(lake: Lake, run_ids: pl.DataFrame) -> pl.DataFrame:
+    """Those of `run_ids` that wrote cluster events and died before the clusters: who takes them over makes its own."""
+    told = [one for one in run_ids["run_id"] if lake.version_before(CLUSTER_EVENTS, one) is not None]
+    return run_ids.filter(pl.col("run_id").is_in([one for one in told if lake.version_before(CLUSTERS, one) is None]))
 
 
 def _set_state(run: Run, which: pl.Expr, now: str, then: str) -> None:
