@@ -122,6 +122,12 @@ Modality = Literal["text", "image"]
 EMBEDDINGS: dict[Modality, Table] = {"text": TEXT_EMBEDDINGS, "image": IMAGE_EMBEDDINGS}
 MODALITIES: tuple[Modality, ...] = tuple(EMBEDDINGS)
 
+
+def having(modality: Modality) -> pl.Expr:
+    """Of rows of LISTINGS: whether one is live and has this modality, and so is to have a vector of it."""
+    return ~pl.col("is_deleted") & pl.col(f"{modality}_hash").is_not_null()
+
+
 SIDES = ["left_id", "right_id"]
 """The two listings of a pair, the lesser id first."""
 

@@ -25,6 +25,7 @@ from sosie.tables import (
     QUARANTINE,
     RUNS,
     Modality,
+    having,
 )
 from sosie.vectors import matrix
 
@@ -183,8 +184,7 @@ class Look:
 
     def live_with(self, modality: Modality) -> int:
         """Live listings that must have a vector of this modality."""
-        live = self.lake.scan(LISTINGS).filter(~pl.col("is_deleted") & pl.col(f"{modality}_hash").is_not_null())
-        return int(live.select(pl.len()).collect().item())
+        return int(self.lake.scan(LISTINGS).filter(having(modality)).select(pl.len()).collect().item())
 
     @cached_property
     def waiting(self) -> int:

@@ -4,14 +4,14 @@ from collections.abc import Iterator
 
 import polars as pl
 
-from sosie import tables
 from sosie.artifacts import Artifact
 from sosie.doctor.finding import Finding, fault, fine, warning
 from sosie.errors import ModelError
 from sosie.lake import Lake
 from sosie.pipeline.embed import version
+from sosie.rebuild.instep import lacking
 from sosie.settings import Settings
-from sosie.tables import EMBEDDINGS, MODALITIES, Modality
+from sosie.tables import LISTINGS, MODALITIES, having
 
 
 def files(settings: Settings) -> Iterator[Finding]:
@@ -38,20 +38,12 @@ def files(settings: Settings) -> Iterator[Finding]:
             )
 
 
-def _live(lake: Lake, modality: Modality) -> pl.LazyFrame:
-    """listing_id, content_hash of the live listings that need a vector."""
-    live = lake.scan(tables.LISTINGS).filter(~pl.col("is_deleted") & pl.col(f"{modality}_hash").is_not_null())
-    return live.select("listing_id", content_hash=f"{modality}_hash")
-
-
 def versions(settings: Settings) -> Iterator[Finding]:
     """The lake holds a vector of each live listing under the models in use."""
     lake = Lake(settings.lake_uri)
     for modality in MODALITIES:
         stamp = version(settings, modality)
-        held = lake.scan(EMBEDDINGS[modality]).filter(pl.col("embedding_version") == stamp)
-        live = _live(lake, modality)
-        missing = live.join(held, on=["listing_id", "content_hash"], how="anti").select(pl.len()).collect().item()
+        missing = lacking(lake, settings, modality).select(pl.len()).collect().item()
         if missing:
             yield fault(
                 "versions",
@@ -70,7 +62,7 @@ def index(settings: Settings) -> Iterator[Finding]:
     with open_index(settings) as held:
         for modality in MODALITIES:
             stamp, serving = version(settings, modality), held.version(modality)
-            live = _live(lake, modality).select(pl.len()).collect().item()
+            live = lake.scan(LISTINGS).filter(having(modality)).select(pl.len()).collect().item()
             alias = alias_name(modality)
             if serving is None and not live:
                 yield fine("index", f"{alias} is not there yet, and nothing is to be in it")

@@ -17,7 +17,7 @@ from sosie.listings import clean_titles
 from sosie.pipeline.ingest import changes, thumbnails
 from sosie.pipeline.run import Run, Tally, step
 from sosie.settings import Settings
-from sosie.tables import EMBEDDINGS, LISTINGS, MODALITIES, VECTOR, Modality
+from sosie.tables import EMBEDDINGS, LISTINGS, MODALITIES, VECTOR, Modality, having
 from sosie.vectors import Picked, frame
 
 MANY = 10_000
@@ -147,8 +147,7 @@ def encode(settings: Settings, modality: Modality, contents: pl.DataFrame) -> np
 def assured(lake: Lake, settings: Settings, modality: Modality, listings: pl.DataFrame, run_id: str) -> pl.DataFrame:
     """`current`, after a vector was made for each that has none: an hour may go on by other models than it began."""
     held = current(lake, modality, version(settings, modality), listings)
-    due = listings.filter(~pl.col("is_deleted"), pl.col(f"{modality}_hash").is_not_null())
-    missing = due.join(held, on="listing_id", how="anti")
+    missing = listings.filter(having(modality)).join(held, on="listing_id", how="anti")
     if missing.is_empty():
         return held
     embed_listings(lake, settings, modality, missing, run_id)
@@ -240,9 +239,8 @@ def among(every: tuple[pl.Series, Picked], ids: pl.Series) -> pl.DataFrame:
 
 def _contents(modality: Modality, listings: pl.DataFrame) -> pl.DataFrame:
     """listing_id, content_hash of those that live and have the modality, in order of ids."""
-    hash_ = pl.col(f"{modality}_hash")
-    live = listings.filter(~pl.col("is_deleted"), hash_.is_not_null())
-    return live.select("listing_id", content_hash=hash_).sort("listing_id")
+    live = listings.filter(having(modality))
+    return live.select("listing_id", content_hash=f"{modality}_hash").sort("listing_id")
 
 
 def _of_now(live: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:

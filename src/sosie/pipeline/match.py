@@ -15,7 +15,7 @@ from sosie.pipeline.embed import EMBEDDED, assured, version
 from sosie.pipeline.ingest import changes
 from sosie.pipeline.retrieval import Retrieval
 from sosie.pipeline.run import Run, Tally, step
-from sosie.tables import LISTINGS, MODALITIES, NEIGHBOURS, PAIRS, RECIPES, REGROUP, SIDES, Modality
+from sosie.tables import LISTINGS, MODALITIES, NEIGHBOURS, PAIRS, RECIPES, REGROUP, SIDES, Modality, having
 from sosie.vectors import matrix
 
 
@@ -49,9 +49,7 @@ def _refuse_empty(run: Run, index: VectorIndex, modality: Modality, moved: pl.Se
     """
     if run.settings.milvus_uri is None or index.version(modality) is not None:
         return
-    others = run.lake.scan(LISTINGS).filter(
-        ~pl.col("is_deleted"), pl.col(f"{modality}_hash").is_not_null(), ~pl.col("listing_id").is_in(moved.implode())
-    )
+    others = run.lake.scan(LISTINGS).filter(having(modality), ~pl.col("listing_id").is_in(moved.implode()))
     if missing := others.select(pl.len()).collect().item():
         raise IndexOutOfStep(
             f"Milvus at {run.settings.milvus_uri} holds no {modality} vectors, and {missing:,} listings had theirs "

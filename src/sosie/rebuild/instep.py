@@ -14,7 +14,7 @@ from sosie.locks import exclusive
 from sosie.pipeline.embed import EMBEDDED, current, embed_listings, version
 from sosie.runs import unfinished
 from sosie.settings import Settings
-from sosie.tables import EMBEDDINGS, LISTINGS, Modality
+from sosie.tables import EMBEDDINGS, LISTINGS, Modality, having
 from sosie.vectors import matrix
 
 _LOCK_SECONDS = 600.0
@@ -22,9 +22,7 @@ _LOCK_SECONDS = 600.0
 
 def with_content(lake: Lake, modality: Modality) -> pl.DataFrame:
     """Live listings that have the modality: listing_id, is_deleted and its hash."""
-    hash_ = f"{modality}_hash"
-    wanted = ~pl.col("is_deleted"), pl.col(hash_).is_not_null()
-    return lake.read(LISTINGS, *wanted, columns=["listing_id", "is_deleted", hash_])
+    return lake.read(LISTINGS, having(modality), columns=["listing_id", "is_deleted", f"{modality}_hash"])
 
 
 def without_vector(lake: Lake, settings: Settings, modality: Modality) -> pl.DataFrame:
@@ -34,7 +32,6 @@ def without_vector(lake: Lake, settings: Settings, modality: Modality) -> pl.Dat
 
 def lacking(lake: Lake, settings: Settings, modality: Modality) -> pl.LazyFrame:
     """The same lazily, in no order, as tables.LISTINGS."""
-    hash_ = f"{modality}_hash"
     held = (
         lake.scan(EMBEDDINGS[modality])
         .filter(pl.col("embedding_version") == version(settings, modality))
@@ -43,8 +40,8 @@ def lacking(lake: Lake, settings: Settings, modality: Modality) -> pl.LazyFrame:
     )
     return (
         lake.scan(LISTINGS)
-        .filter(~pl.col("is_deleted"), pl.col(hash_).is_not_null())
-        .join(held, left_on=["listing_id", hash_], right_on=["listing_id", "content_hash"], how="anti")
+        .filter(having(modality))
+        .join(held, left_on=["listing_id", f"{modality}_hash"], right_on=["listing_id", "content_hash"], how="anti")
     )
 
 
@@ -83,11 +80,9 @@ def follow(
     Returns rows written to lake and index, for how many contents a model was called, and how many rows the collection
     changed by.
     """
-    hash_ = f"{modality}_hash"
     index.create(modality, version(settings, modality))
     listings = lake.lookup(LISTINGS, "listing_id", ids, columns=EMBEDDED)
-    wanted = listings.filter(~pl.col("is_deleted"), pl.col(hash_).is_not_null())
-    written, _, computed = embed_listings(lake, settings, modality, wanted, run_id)
+    written, _, computed = embed_listings(lake, settings, modality, listings.filter(having(modality)), run_id)
     moved = bring(lake, settings, index, modality, ids)
     return written.rows + moved, computed, moved
 
