@@ -162,8 +162,9 @@ def judge(
     """
     from sosie import pipeline
     from sosie.judgements import judge as record
-    from sosie.judgements import ordered, said_of
+    from sosie.judgements import said_of
     from sosie.lake import Lake
+    from sosie.pairs import ordered
     from sosie.settings import settings
 
     with _errors():

@@ -8,16 +8,10 @@ import polars as pl
 
 from sosie.errors import TerminalError, UnknownListing
 from sosie.lake import Lake
+from sosie.pairs import ordered
 from sosie.tables import JUDGEMENTS, LISTINGS, PAIRS
 
 VERDICTS = ("same", "different")
-
-
-def ordered(one: str, other: str) -> tuple[str, str]:
-    """The pair as every table holds it. Raises `TerminalError` for a listing with itself."""
-    if one == other:
-        raise TerminalError(f"A pair needs two listings; {one!r} was given twice.")
-    return min(one, other), max(one, other)
 
 
 def judge(lake: Lake, one: str, other: str, verdict: str, who: str, note: str | None = None) -> tuple[str, str]:

@@ -14,6 +14,7 @@ from sosie import canonical, judgements
 from sosie.locks import exclusive
 from sosie.page.people import Person, Refused
 from sosie.page.store import Store
+from sosie.pairs import ordered
 from sosie.pipeline import heed, part
 from sosie.runs import last_end
 from sosie.tables import CLUSTERS, RUNS
@@ -48,7 +49,7 @@ def judge(store: Store, person: Person, one: str, other: str, verdict: str, know
     `knowing` is `seen` of the last judgement that the reviewer was shown. Raises `Refused` where somebody judged the
     pair meanwhile, and as `judgements.judge`.
     """
-    left, right = judgements.ordered(one, other)
+    left, right = ordered(one, other)
     with _alone(store):
         now = last(store, left, right)
         if now is not None and seen(now) != knowing:
@@ -137,7 +138,7 @@ def split(store: Store, person: Person, cluster_id: str, chosen: list[str], know
             raise Refused(
                 400, f"That is {len(out) * len(rest):,} judgements; split off fewer listings at a time.", back
             )
-        pairs = [judgements.ordered(one, other) for one, other in product(out, rest)]
+        pairs = [ordered(one, other) for one, other in product(out, rest)]
         judgements.judge_all(store.lake, pairs, "different", person.name, f"split off cluster {cluster_id}")
     part(store.settings, pairs)
 

@@ -4,6 +4,7 @@ import polars as pl
 
 from sosie import canonical, judgements
 from sosie.lineage import KINDS
+from sosie.pairs import ends
 from sosie.pipeline.ingest import changes
 from sosie.pipeline.regroup import amiss, regroup
 from sosie.pipeline.run import Run, Tally, step
@@ -18,7 +19,7 @@ def cluster(run: Run, tally: Tally) -> None:
     judged = judgements.active(run.lake)
     held = run.lake.read(CLUSTERS)
     waiting = run.lake.read(REGROUP)
-    unheeded = (*_unheeded(run, judged, held), canonical.unheeded(run.lake, held))
+    unheeded = _unheeded(run, judged, held), canonical.unheeded(run.lake, held)
     seeds = pl.concat([changes(run)["listing_id"], waiting["listing_id"], *unheeded]).unique()
     regroup(run, tally, seeds, judged, held)
     tally.written(run.lake.delete(REGROUP, waiting.select("listing_id"), run_id=run.id))
@@ -31,7 +32,7 @@ def cluster(run: Run, tally: Tally) -> None:
     )
 
 
-def _unheeded(run: Run, judged: pl.DataFrame, held: pl.DataFrame) -> tuple[pl.Series, ...]:
+def _unheeded(run: Run, judged: pl.DataFrame, held: pl.DataFrame) -> pl.Series:
     """Listings of judgements that the clusters don't show yet, and of all that were taken back."""
     withdrawn = run.lake.read(JUDGEMENTS, pl.col("retracted_at").is_not_null(), columns=SIDES)
-    return tuple(pairs[side].alias("listing_id") for pairs in (amiss(judged, held), withdrawn) for side in SIDES)
+    return ends(amiss(judged, held), withdrawn)

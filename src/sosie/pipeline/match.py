@@ -10,6 +10,7 @@ from sosie.decider.model import First
 from sosie.errors import IndexOutOfStep
 from sosie.index import VectorIndex, open_index
 from sosie.lake import Lake
+from sosie.pairs import ends, of_either
 from sosie.pipeline.candidates import propose
 from sosie.pipeline.embed import EMBEDDED, assured, version
 from sosie.pipeline.ingest import changes
@@ -81,9 +82,9 @@ def match(run: Run, tally: Tally) -> None:
     found = propose(run.lake, settings.blocking, retrieve, moved, anew=anew)
     # All held pairs but for their reasons, which are most of what the table weighs.
     held = run.lake.read(PAIRS, columns=[*SIDES, "score", "first_score", "verdict", "blocked_by"])
-    asked = _of_either(held, pl.concat([found.asked, moved]))
+    asked = of_either(held, pl.concat([found.asked, moved]))
     before = held if anew else pl.concat([asked, held.join(found.shifted, on=SIDES, how="semi")])
-    known = before.clear() if anew else before.join(_of_either(before, moved), on=SIDES, how="anti")
+    known = before.clear() if anew else before.join(of_either(before, moved), on=SIDES, how="anti")
 
     fresh = found.pairs.join(known, on=SIDES, how="anti")
     standing = found.pairs.join(fresh, on=SIDES, how="anti")
@@ -93,7 +94,7 @@ def match(run: Run, tally: Tally) -> None:
     stay = held.join(gone, on=SIDES, how="anti").join(close, on=SIDES, how="anti")
 
     seen_otherwise = close.join(before, on=[*SIDES, "first_score"], how="anti")
-    in_another_light = _of_either(stay, _ends(seen_otherwise, gone)).select(SIDES)
+    in_another_light = of_either(stay, ends(seen_otherwise, gone)).select(SIDES)
     relabelled = standing.join(before, on=[*SIDES, "blocked_by"], how="anti").select(SIDES)
     due = pl.concat([in_another_light, relabelled, _unheeded(held, said)])
     others = _labelled(stay.join(due, on=SIDES, how="semi"), standing)
@@ -103,15 +104,15 @@ def match(run: Run, tally: Tally) -> None:
         decider,
         again,
         First.joined([first.near, decider.first(others, *_known(run, retrieve, others))]),
-        around=_of_either(stay, _ends(again)).join(others, on=SIDES, how="anti"),
+        around=of_either(stay, ends(again)).join(others, on=SIDES, how="anti"),
         said=said,
     )
     # Who is to be grouped again is written before the pairs that say so, and what was proposed after them: a run that
     # died in between finds the same work.
     different = decided.join(held, on=[*SIDES, "score", "verdict"], how="anti")
-    ends = _ends(different, gone).to_frame().with_columns(run_id=pl.lit(run.id))
+    touched = ends(different, gone).to_frame().with_columns(run_id=pl.lit(run.id))
     tally.written(
-        run.lake.upsert(REGROUP, ends, run_id=run.id),
+        run.lake.upsert(REGROUP, touched, run_id=run.id),
         run.lake.exchange(PAIRS, decided, gone, run_id=run.id),
         found.lists.write(run.lake, run.id),
         run.lake.upsert(RECIPES, pl.DataFrame([{"name": PAIRS.name, "recipe": now}]), run_id=run.id),
@@ -197,21 +198,11 @@ def _labelled(held: pl.DataFrame, standing: pl.DataFrame) -> pl.DataFrame:
     )  # fmt: skip
 
 
-def _of_either(pairs: pl.DataFrame, ids: pl.Series) -> pl.DataFrame:
-    """Those of some pairs that have one end or both among `ids`."""
-    return pairs.filter(pl.any_horizontal(pl.col(SIDES).is_in(ids.unique().implode())))
-
-
-def _ends(*pairs: pl.DataFrame) -> pl.Series:
-    """Every listing of some pairs, once."""
-    return pl.concat([each[side].alias("listing_id") for each in pairs for side in SIDES]).unique()
-
-
 def _known(run: Run, retrieve: Retrieval, pairs: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
     """Listings, their titles taken apart, title vectors and picture vectors of both ends of some pairs."""
-    ends = _ends(pairs)
-    listings = run.lake.lookup(LISTINGS, "listing_id", ends)
-    text, image = (retrieve.vectors(modality, ends) for modality in MODALITIES)
+    ids = ends(pairs)
+    listings = run.lake.lookup(LISTINGS, "listing_id", ids)
+    text, image = (retrieve.vectors(modality, ids) for modality in MODALITIES)
     parsed = spellings.kept(run.lake, listings, run.id).to_struct("parsed")
     return listings.with_columns(parsed), text, image
 

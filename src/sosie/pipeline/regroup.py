@@ -7,6 +7,7 @@ import polars as pl
 from sosie import canonical, clusters
 from sosie.lake import Written
 from sosie.lineage import evolve
+from sosie.pairs import ends
 from sosie.pipeline.run import Run, Tally
 from sosie.tables import CLUSTER_EVENTS, CLUSTERS, DECISIONS, HELD_MERGES, LISTINGS, PAIRS, SIDES
 
@@ -95,7 +96,7 @@ def _component(seeds: pl.Series, edges: pl.DataFrame, judged: pl.DataFrame, held
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 
-    ids = pl.concat([links["left_id"], links["right_id"], seeds.alias("left_id")]).unique().sort()
+    ids = pl.concat([ends(links), seeds]).unique().sort()
     numbers = pl.DataFrame({"id": ids, "number": range(len(ids))}, schema={"id": pl.String, "number": pl.Int64})
     left, right = (
         links.join(numbers, left_on=side, right_on="id", maintain_order="left")["number"].to_numpy() for side in SIDES

@@ -13,6 +13,7 @@ import polars as pl
 from sosie import fence, judgements
 from sosie.errors import StoreBusy
 from sosie.lake import Lake
+from sosie.pairs import ends
 from sosie.pipeline.aside import aside
 from sosie.pipeline.regroup import amiss, regroup
 from sosie.pipeline.run import Run, Tally, log, run_alone
@@ -40,7 +41,7 @@ def together(lake: Lake, pairs: Iterable[tuple[str, str]]) -> pl.DataFrame:
 
 
 def _together(lake: Lake, pairs: pl.DataFrame) -> pl.DataFrame:
-    held = lake.lookup(CLUSTERS, "listing_id", pl.concat([pairs[side].alias("id") for side in SIDES]))
+    held = lake.lookup(CLUSTERS, "listing_id", ends(pairs))
     return amiss(pairs.select(*SIDES, verdict=pl.lit("different")), held).select(SIDES)
 
 
@@ -68,5 +69,4 @@ def settle(settings: Settings) -> None:
         return
     # Named after what is settled, so that what died goes by the same name however much else was said meanwhile.
     newest = unheeded.select(pl.max_horizontal(pl.col("when", "retracted_at").max())).item()
-    seeds = pl.concat([unheeded[side].alias("id") for side in SIDES])
-    regroup(Run(aside(lake, "veto", newest), settings), Tally(), seeds, judged, lake.read(CLUSTERS))
+    regroup(Run(aside(lake, "veto", newest), settings), Tally(), ends(unheeded), judged, lake.read(CLUSTERS))

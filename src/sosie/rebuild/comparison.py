@@ -10,6 +10,7 @@ import polars as pl
 from sosie import blocking, judgements, registry
 from sosie.index import open_index
 from sosie.lake import Lake
+from sosie.pairs import ends
 from sosie.pipeline.embed import among, located, version
 from sosie.places import write_atomically
 from sosie.rebuild import measures
@@ -107,7 +108,7 @@ def _recall(settings: Settings, lake: Lake, vectors: dict[str, Held]) -> dict[st
     limits: dict[Modality, int] = {"text": rules.text_neighbours, "image": rules.image_neighbours}
     told = {}
     for name, pairs in known.items():
-        asking = pl.concat([pairs["left_id"], pairs["right_id"].alias("left_id")]).unique()
+        asking = ends(pairs)
         shares = {}
         for which, held in vectors.items():
             near = [blocking.join_ordered(asking, *held[modality], k, -1.0) for modality, k in limits.items()]
@@ -123,8 +124,8 @@ def _decided(
     from sosie.decider import mlp
 
     pairs = lake.read(PAIRS, columns=[*SIDES, "blocked_by"]).sort(SIDES)
-    ends = pl.concat([pairs["left_id"], pairs["right_id"].alias("left_id")]).unique().sort().shuffle(seed=_SEED)
-    rank = pl.DataFrame({"left_id": ends, "rank": range(len(ends))}, schema={"left_id": pl.String, "rank": pl.Int64})
+    ids = ends(pairs).sort().shuffle(seed=_SEED)
+    rank = pl.DataFrame({"left_id": ids, "rank": range(len(ids))}, schema={"left_id": pl.String, "rank": pl.Int64})
     # All pairs of a listing go in together, as each is decided among the others.
     chosen = (
         pairs.join(rank, on="left_id")
@@ -133,7 +134,7 @@ def _decided(
         .head(settings.rebuild.compare_pairs)
         .select(*SIDES, "blocked_by")
     )
-    asked = pl.concat([chosen["left_id"], chosen["right_id"].alias("left_id")]).unique()
+    asked = ends(chosen)
     listings, told = lake.lookup(LISTINGS, "listing_id", asked), []
     for of, held in ((settings, vectors["old"]), (served, vectors["new"])):
         decider = mlp.load(of.decider_model, threads=of.embedding.threads).in_catalogue(live)
@@ -164,8 +165,7 @@ def _categories(
 
 
 def _with_titles(lake: Lake, pairs: pl.DataFrame) -> list[dict[str, Any]]:
-    asked = pl.concat([pairs["left_id"], pairs["right_id"].alias("left_id")])
-    titles = lake.lookup(LISTINGS, "listing_id", asked, columns=["listing_id", "title"])
+    titles = lake.lookup(LISTINGS, "listing_id", ends(pairs), columns=["listing_id", "title"])
     for side in ("left", "right"):
         pairs = pairs.join(
             titles.rename({"listing_id": f"{side}_id", "title": f"{side}_title"}), on=f"{side}_id", how="left",

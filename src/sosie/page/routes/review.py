@@ -7,10 +7,10 @@ import polars as pl
 from fastapi import APIRouter, Depends, Form, Query, Request
 from fastapi.responses import RedirectResponse, Response
 
-from sosie import judgements
 from sosie.page import judging
 from sosie.page.people import Person, judges
 from sosie.page.render import show
+from sosie.pairs import ordered
 from sosie.pipeline import veto
 from sosie.report import words
 from sosie.review_queue import CAUSES
@@ -43,7 +43,7 @@ def routes(page: "Page") -> APIRouter:
         waiting = everything.filter(pl.col("cause") == cause) if cause else everything
         if person.may_judge:
             waiting = waiting.join(leases.not_for(person.name), on=SIDES, how="anti", maintain_order="left")
-        current, holder = (judgements.ordered(left, right), "") if left and right else (None, "")
+        current, holder = (ordered(left, right), "") if left and right else (None, "")
         if current is None and waiting.height:
             current, holder = _next(waiting, person)
         elif current is not None and person.may_judge:
@@ -118,14 +118,14 @@ def routes(page: "Page") -> APIRouter:
         cause: Annotated[Cause, Form()] = "",
     ) -> Response:
         judging.judge(store, person, left, right, verdict, seen, note)
-        leases.release(judgements.ordered(left, right), person.name)
+        leases.release(ordered(left, right), person.name)
         return _on(request, cause)
 
     @router.post("/review/skip")
     def skipped(
         request: Request, person: Annotated[Person, judge], left: Id, right: Id, cause: Annotated[Cause, Form()] = ""
     ) -> Response:
-        leases.skip(judgements.ordered(left, right), person.name)
+        leases.skip(ordered(left, right), person.name)
         return _on(request, cause)
 
     @router.post("/review/undo")
