@@ -143,7 +143,8 @@ def test_nothing_of_it_is_on_the_disk(ran: Ran) -> None:
 
 
 def test_reports_are_served_from_the_bucket(ran: Ran) -> None:
-    from sosie.airflow.pages import checks, hours, inside
+    from sosie.airflow.pages import hours, inside
+    from sosie.validation import docs
 
     root = ran.settings.reports
     assert str(root) == "s3://marketplace-sosie/reports"
@@ -155,10 +156,10 @@ def test_reports_are_served_from_the_bucket(ran: Ran) -> None:
     assert inside(root, f"{ran.hours[0]}/index.html/../../{ran.hours[1]}/index.html") is None, "no name climbs"
     assert inside(root, f"{ran.hours[1]}/index.html") is not None
     assert inside(root, "../lake/listings/_delta_log/00000000000000000000.json") is None
-    docs = checks(root, ran.hours[1])
-    assert docs is not None
-    assert inside(root, docs) is not None
-    assert f'href="{docs.removeprefix(ran.hours[1] + "/")}"' in inside(root, ran.hours[1]).read_text(encoding="utf-8")
+    checks = docs.page_of(root, ran.hours[1])
+    assert checks is not None
+    assert inside(root, f"{ran.hours[1]}/{checks}") is not None
+    assert f'href="{checks}"' in inside(root, ran.hours[1]).read_text(encoding="utf-8")
 
 
 def test_features_have_a_history_in_the_bucket(ran: Ran) -> None:

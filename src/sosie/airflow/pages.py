@@ -60,12 +60,6 @@ def hours(root: Path) -> list[str]:
     return sorted((page.parent.name for page in root.glob("*/index.html")), reverse=True)
 
 
-def checks(root: Path, hour: str) -> str | None:
-    """Path below `root` of the page with the hour's checks."""
-    page = docs.newest(root / hour / "data_docs")
-    return str(page.relative_to(root)) if page else None
-
-
 def build(settings: Settings) -> FastAPI:
     """The app over the lake and the reports folder. Every route asks Airflow's auth manager first."""
     root = settings.reports
@@ -77,7 +71,7 @@ def build(settings: Settings) -> FastAPI:
     def index() -> HTMLResponse:
         rows = "".join(
             f'<tr><td><a href="{quote(hour)}/index.html">{escape(hour)}</a><td>'
-            + (f'<a href="{quote(page)}">checks of its rows</a>' if (page := checks(root, hour)) else "")
+            + (f'<a href="{quote(hour)}/{page}">checks of its rows</a>' if (page := docs.page_of(root, hour)) else "")
             for hour in hours(root)
         )
         body = (

@@ -3,7 +3,6 @@
 import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -133,7 +132,6 @@ def _held(name: str, label: str, now: float, before: tuple[float, ...]) -> Drift
 
 
 def report_of(store: Store, run_id: str) -> tuple[bool, str | None]:
-    """Whether the hour has a report, and the path of its Data Docs below the reports."""
-    root: Path = store.settings.reports
-    checks = docs.newest(root / run_id / "data_docs")
-    return (root / run_id / "index.html").is_file(), str(checks.relative_to(root)) if checks else None
+    """Whether the hour has a report, and the path of its Data Docs below that."""
+    root = store.settings.reports
+    return (root / run_id / "index.html").is_file(), docs.page_of(root, run_id)

@@ -87,8 +87,6 @@ def report(run: Run, tally: Tally) -> None:
     from sosie import report as page
 
     pictures = thumbnails(run.settings)
-    folder = run.settings.reports / run.id
-    checks = docs.newest(folder / "data_docs")
     made = manifest(run)
     tally.written(run.lake.upsert(RUNS, pl.DataFrame([_row(made)], schema=RUNS.schema), run_id=run.id))
     with faults.around("report.page"):
@@ -100,7 +98,7 @@ def report(run: Run, tally: Tally) -> None:
                 made,
                 pictures=pictures.get,
                 example_pairs=run.settings.report.example_pairs,
-                data_docs=str(checks.relative_to(folder)) if checks else None,
+                data_docs=docs.page_of(run.settings.reports, run.id),
             ),
         )
     tally(pages=1)

@@ -22,6 +22,8 @@ i.fa-times::before { content: "✗"; color: #cf222e; font-weight: bold; }
 </style></head>"""
 _ELSEWHERE = re.compile(r'\shref="\.\./[^"]*"')
 """Links to the rest of a site; the page stands alone, as it has every rule and what came of it."""
+_PAGE = f"validations/{NAME}.html"
+"""Below the folder of an hour's Data Docs: an hour that is run again replaces its page."""
 
 
 def write(findings: Findings, folder: Path) -> Path | None:
@@ -36,10 +38,10 @@ def write(findings: Findings, folder: Path) -> Path | None:
         return None
 
 
-def newest(folder: Path) -> Path | None:
-    """The page with the last checks below `folder`."""
-    pages = sorted((folder / "validations").rglob("*.html"), key=lambda page: page.stat().st_mtime)
-    return pages[-1] if pages else None
+def page_of(reports: Path, hour: str) -> str | None:
+    """Path below the hour's report of the page with its checks; None where there is none."""
+    path = f"data_docs/{_PAGE}"
+    return path if (reports / hour / path).is_file() else None
 
 
 def _write(findings: Findings, folder: Path) -> Path:
@@ -55,6 +57,6 @@ def _write(findings: Findings, folder: Path) -> Path:
         "batch_parameters": None,
     }
     told = DefaultJinjaPageView().render(ValidationResultsPageRenderer().render(results), show_how_to_buttons=False)
-    page = folder / "validations" / f"{NAME}.html"  # an hour that is run again replaces its page
+    page = folder / _PAGE
     write_atomically(page, _ELSEWHERE.sub("", told).replace("</head>", STYLE, 1).encode())
     return page
