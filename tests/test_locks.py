@@ -14,7 +14,7 @@ from filelock import FileLock
 
 from sosie import fence
 from sosie.errors import SosieError, StoreBusy, TerminalError
-from sosie.locks import exclusive
+from sosie.locks import exclusive, is_held
 from sosie.settings import load
 
 LOCKS: dict[str, Callable[[Path], AbstractContextManager[object]]] = {
@@ -81,3 +81,14 @@ def test_a_step_whose_models_were_switched_while_it_asked_to_be_alone_stops(
     pinned = load(home=tmp_path, models=step.models)
     with fence.sharing(pinned), fence.alone(pinned):
         assert fence.switching(pinned)
+
+
+def test_whether_a_lock_is_held_is_asked_without_making_or_keeping_it(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    assert not is_held(lock)
+    assert not lock.exists()
+    with exclusive(lock, 1, "promoting models"):
+        assert is_held(lock)
+    assert not is_held(lock)
+    with exclusive(lock, 1, "promoting models"):
+        pass

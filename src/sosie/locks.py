@@ -36,6 +36,17 @@ def exclusive(path: Path, seconds: float, what: str) -> Iterator[None]:
         lock.release()
 
 
+def is_held(path: Path) -> bool:
+    """Whether anybody holds the lock file `path` now. Asking makes no file."""
+    if not path.exists():
+        return False
+    try:
+        with FileLock(path, timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
 def unheld(path: Path, error: OSError) -> StoreBusy | TerminalError:
     """What to raise where the lock file `path` can't be held: whether that can pass is for the error to say."""
     told = f"The lock {path} can't be held ({error.strerror or error})."

@@ -5,7 +5,6 @@ import webbrowser
 from pathlib import Path
 
 import polars as pl
-from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -16,6 +15,7 @@ from sosie.errors import StoreBusy
 from sosie.evaluate import metrics
 from sosie.index import server
 from sosie.lake import Lake
+from sosie.locks import is_held
 from sosie.report import summary
 from sosie.settings import PROJECT, Alerts, Settings, load, settings
 from sosie.simulate import Marketplace, write
@@ -65,14 +65,10 @@ def home() -> Settings:
 def _clear(current: Settings) -> None:
     """Start from nothing, unless somebody still looks at the last demonstration. Raises `StoreBusy`."""
     folder = current.home
-    lock = folder / "airflow" / "stack.lock"
-    if lock.exists():
-        try:
-            FileLock(lock, timeout=0).acquire().lock.release()
-        except Timeout:
-            raise StoreBusy(
-                f"An Airflow still serves the last demonstration in {folder}; stop it first (Ctrl-C in `make airflow`)."
-            ) from None
+    if is_held(folder / "airflow" / "stack.lock"):
+        raise StoreBusy(
+            f"An Airflow still serves the last demonstration in {folder}; stop it first (Ctrl-C in `make airflow`)."
+        )
     if (milvus := server.process(current)) is not None:  # left by one that was killed; nobody could find it later
         milvus.kill()
     shutil.rmtree(folder, ignore_errors=True)

@@ -14,6 +14,7 @@ from sosie import registry
 from sosie.artifacts import CARD
 from sosie.decider.model import CALIBRATION, Calibration
 from sosie.errors import ModelError, SosieError
+from sosie.locks import is_held
 from sosie.page.people import Refused
 from sosie.page.store import Store
 from sosie.places import write_atomically
@@ -135,7 +136,8 @@ class Mover:
     def job(self) -> Job | None:
         job = Job(**json.loads(self._file.read_text())) if self._file.is_file() else None
         mine = self.thread is not None and self.thread.is_alive()
-        if job and job.state == "running" and not mine and not self._held_elsewhere():
+        lock = self._store.settings.home / "registry" / "lock"  # held by whoever moves models
+        if job and job.state == "running" and not mine and not is_held(lock):
             return Job(job.what, job.who, "failed", "The server was stopped meanwhile; ask again, nothing is lost.")
         return job
 
@@ -171,16 +173,3 @@ class Mover:
 
     def _note(self, job: Job) -> None:
         write_atomically(self._file, json.dumps(job.__dict__).encode())
-
-    def _held_elsewhere(self) -> bool:
-        """Whether another process holds the registry's lock."""
-        from filelock import FileLock, Timeout
-
-        path = self._store.settings.home / "registry" / "lock"
-        if not path.exists():
-            return False
-        try:
-            with FileLock(path, timeout=0):
-                return False
-        except Timeout:
-            return True
