@@ -48,7 +48,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]:
     hour = min(path.name for path in landing.iterdir())
     repo = shutil.copytree(PROJECT / "feature_repo", home / "feature_repo")
     shutil.copy(PROJECT / "docker" / "feature_repo" / "feature_store.yaml", repo)
-    settings = load(home=home, feature_repo=repo, metrics=Metrics(token="scrape"))
+    settings = load(home=home, landing=landing, feature_repo=repo, metrics=Metrics(token="scrape"))
     with postgres() as database, redis() as broker, pytest.MonkeyPatch.context() as patch:
         patch.setenv("FEAST_REGISTRY", f"postgresql+psycopg://sosie@{database}/feast")
         patch.setenv("FEAST_REDIS", f"{broker},db=1")
@@ -63,7 +63,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]:
                 {"type": "file", "log_file_path": str(events), "append": True}
             ),
         }
-        with stack(settings, landing=landing, environment=environment, start_timeout=400) as airflow:
+        with stack(settings, environment=environment, start_timeout=400) as airflow:
             worker = ["celery", "worker", "--skip-serve-logs", "--without-gossip", "--without-mingle"]
             airflow.processes.start("worker", [sys.executable, "-m", "airflow", *worker])
             outcome = airflow.wait(airflow.trigger(DAG_ID, hour), timeout=500)

@@ -60,25 +60,19 @@ class Airflow:
 def stack(
     settings: Settings,
     *,
-    landing: Path | None = None,
     port: int | None = None,
     schedule: str = "none",
     dags: Path = PROJECT / "dags",
-    expect: str = DAG_ID,
     environment: Mapping[str, str] | None = None,
     start_timeout: float = 240.0,
 ) -> Iterator[Airflow]:
-    """Airflow under `settings.home/airflow`, up and healthy, with the DAG `expect` parsed and unpaused.
+    """Airflow under `settings.home/airflow`, up and healthy, with the DAG of hours parsed and unpaused.
 
     `schedule` is `none` (runs are triggered by hand) or a cron expression. `port`: None takes 8080, or a free one where
     that is taken. Raises `StoreBusy` where one already runs on this home, `ComponentDied` with a log's tail where a
     part fails.
     """
     began = time.monotonic()
-    if landing is not None:
-        here = settings.pictures_root == str(settings.landing)
-        moved = {"landing": landing.resolve(), **({"pictures_root": str(landing.resolve())} if here else {})}
-        settings = settings.model_copy(update=moved)
     home = settings.home / "airflow"
     home.mkdir(parents=True, exist_ok=True)
     with _alone(home) as note, _reserved_port(port) as listening:
@@ -97,9 +91,9 @@ def stack(
             processes.remember(home / "processes.json")
             # Held for all tasks, so that none has to start it; it comes up while Airflow does.
             with milvus_server.serve(settings), closing(Client(url)) as client:
-                _await_health(client, processes, expect, until=began + start_timeout)
+                _await_health(client, processes, until=began + start_timeout)
                 client.ensure_pool(INDEX_POOL, 1, "One writer at a time for the nearest-neighbour index")
-                client.unpause(expect)
+                client.unpause(DAG_ID)
                 yield Airflow(url, client, processes, time.monotonic() - began)
 
 
@@ -233,7 +227,7 @@ def _migrate(home: Path, processes: Processes) -> None:
     stamp.write_text(wanted)
 
 
-def _await_health(client: Client, processes: Processes, dag_id: str, *, until: float) -> None:
+def _await_health(client: Client, processes: Processes, *, until: float) -> None:
     waiting = "the API server"
     while time.monotonic() < until:
         processes.check()
@@ -247,11 +241,11 @@ def _await_health(client: Client, processes: Processes, dag_id: str, *, until: f
             if sick:
                 waiting = " and ".join(sick)
                 continue
-            if client.dag(dag_id):
+            if client.dag(DAG_ID):
                 return
             if errors := client.import_errors():
                 raise ComponentDied("A DAG file can't be imported:\n" + "\n".join(errors))
-            waiting = f"the DAG {dag_id} to be parsed"
+            waiting = f"the DAG {DAG_ID} to be parsed"
         except TransientError:
             continue
     tails = "\n".join(f"--- {name}\n{log_tail(processes.log(name), 1_500)}" for name in processes.running)
