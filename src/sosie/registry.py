@@ -115,7 +115,7 @@ def register(
         live_scores=live_scores,
         gate=Gate(settings.gate.errors).judge(scores, live_scores, gain),
         who=who,
-        when=_now(),
+        when=now(),
         gain=gain,
     )
     place = folder(settings, candidate.id)
@@ -220,7 +220,7 @@ def check_switchable(settings: Settings) -> None:
 
 def commit(settings: Settings, id_: str | None, how: str, who: str, versions: Mapping[str, str]) -> None:
     """The moment of a switch: one rename makes the models live, and says which embeddings the index is to serve."""
-    move = {"from": live_id(settings), "to": id_, "how": how, "who": who, "when": _now()}
+    move = {"from": live_id(settings), "to": id_, "how": how, "who": who, "when": now()}
     write(_root(settings) / "live.json", {"id": id_, "versions": dict(versions), "moves": [*_moves(settings), move]})
 
 
@@ -270,5 +270,6 @@ def write(file: Path, content: Mapping[str, Any]) -> None:
     write_atomically(file, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
 
 
-def _now() -> str:
+def now() -> str:
+    """The time as cards and moves tell it."""
     return datetime.now(UTC).isoformat(timespec="seconds")

@@ -12,17 +12,13 @@ import polars as pl
 from sosie import integrity
 from sosie.index import VectorIndex, open_index, server
 from sosie.lake import Lake
-from sosie.locks import exclusive
 from sosie.pipeline.embed import embed_listings, version
 from sosie.pipeline.publish import publish_vectors
 from sosie.pipeline.run import Counts, log
-from sosie.rebuild.instep import astray, bring, fit, with_content, without_vector
+from sosie.rebuild.instep import RUN, astray, bring, fit, rebuilding, with_content, without_vector
 from sosie.rebuild.target import Progress, Target, begin, mark, progress
 from sosie.settings import Settings
 from sosie.tables import Modality
-
-RUN = "rebuild"
-"""What the commits of a build are signed with."""
 
 
 def build(settings: Settings, target: Target) -> Counts:
@@ -33,11 +29,7 @@ def build(settings: Settings, target: Target) -> Counts:
     """
     lake, served, counts = Lake(settings.lake_uri), target.settings(settings), Counts()
     integrity.check(lake)
-    with (
-        exclusive(settings.home / "registry" / "rebuild.lock", 5, "rebuilding the index"),
-        server.serve(settings),
-        open_index(served) as index,
-    ):
+    with rebuilding(settings), server.serve(settings), open_index(served) as index:
         followed = begin(settings, target)
         at = progress(settings) or Progress(target.id, "")
         for modality in target.modalities(settings):

@@ -1,7 +1,5 @@
 """The second version beside the live one, on the catalogue as it is: what to look at before a switch."""
 
-import json
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +51,7 @@ def compare(settings: Settings, target: Target) -> dict[str, Any]:
     overlaps = {modality: measures.overlap(near["old"][modality], near["new"][modality]) for modality in MODALITIES}
     decided = _decided(settings, lake, live.height, vectors, served)
     found: dict[str, Any] = {
-        "when": datetime.now(UTC).isoformat(timespec="seconds"),
+        "when": registry.now(),
         "old": {"id": registry.live_id(settings), "versions": registry.versions_of(settings.models)},
         "new": {"id": target.id, "versions": target.versions},
         "listings": live.height,
@@ -177,7 +175,7 @@ def _with_titles(lake: Lake, pairs: pl.DataFrame) -> list[dict[str, Any]]:
 def _write(place: Path, found: dict[str, Any]) -> None:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    write_atomically(place / "comparison.json", (json.dumps(found, indent=2, ensure_ascii=False) + "\n").encode())
+    registry.write(place / "comparison.json", found)
     pages = Environment(loader=PackageLoader("sosie.rebuild"), autoescape=True, undefined=StrictUndefined)
     pages.filters["share"] = lambda value: "–" if value is None else f"{value:.1%}"
     pages.filters["number"] = lambda value: "–" if value is None else f"{value:,}"

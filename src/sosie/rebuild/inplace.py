@@ -4,11 +4,10 @@ from sosie import integrity
 from sosie.fence import alone
 from sosie.index import open_index
 from sosie.lake import Lake
-from sosie.locks import exclusive
 from sosie.pipeline.embed import embed_listings, located, version
 from sosie.pipeline.publish import publish_vectors
 from sosie.pipeline.run import Counts, log
-from sosie.rebuild.instep import with_content, without_vector
+from sosie.rebuild.instep import RUN, rebuilding, with_content, without_vector
 from sosie.settings import Settings
 from sosie.tables import MODALITIES, Modality
 
@@ -28,7 +27,7 @@ def in_place(settings: Settings) -> Counts:
         for modality in MODALITIES:
             stamp, computed = version(settings, modality), embedded.get(modality, 0)
             for part in without_vector(lake, settings, modality).iter_slices(settings.rebuild.chunk):
-                computed += embed_listings(lake, settings, modality, part, "rebuild")[2]
+                computed += embed_listings(lake, settings, modality, part, RUN)[2]
             live = with_content(lake, modality)
             written = index.rebuild_from(modality, stamp, *located(lake, modality, stamp, live))
             counts |= {
@@ -49,5 +48,5 @@ def _by_ray(lake: Lake, settings: Settings) -> dict[Modality, int]:
     """Embed what has no vector while hours go on; what they change meanwhile is left for us."""
     from sosie.rebuild import spread
 
-    with exclusive(settings.home / "registry" / "rebuild.lock", 5, "rebuilding the index"):
+    with rebuilding(settings):
         return {modality: spread.embed(lake, settings, modality) for modality in MODALITIES}

@@ -17,7 +17,15 @@ from sosie.settings import Settings
 from sosie.tables import EMBEDDINGS, LISTINGS, Modality, having
 from sosie.vectors import matrix
 
+RUN = "rebuild"
+"""What the commits of a rebuild are signed with."""
+
 _LOCK_SECONDS = 600.0
+
+
+def rebuilding(settings: Settings) -> AbstractContextManager[None]:
+    """One at a time. Raises `StoreBusy` where another rebuild is at work."""
+    return exclusive(settings.home / "registry" / "rebuild.lock", 5, "rebuilding the index")
 
 
 def with_content(lake: Lake, modality: Modality) -> pl.DataFrame:

@@ -27,11 +27,10 @@ from sosie.lake import Lake
 from sosie.pipeline.embed import encoded, rows_of, tell, version
 from sosie.pipeline.run import log
 from sosie.places import place, write_atomically
-from sosie.rebuild.instep import lacking
+from sosie.rebuild.instep import RUN, lacking
 from sosie.settings import Ray, Settings
 from sosie.tables import LISTINGS, Modality
 
-RUN = "rebuild"
 Marked = Callable[[int, int], None]
 """Told how many listings are done, and of how many."""
 

@@ -14,7 +14,7 @@ from sosie.pipeline.match import match
 from sosie.pipeline.publish import publish_features, record
 from sosie.pipeline.run import Counts, Run, log
 from sosie.rebuild.build import build
-from sosie.rebuild.instep import astray, follow, under_way, with_content
+from sosie.rebuild.instep import RUN, astray, follow, under_way, with_content
 from sosie.rebuild.target import Target, close
 from sosie.settings import Settings
 from sosie.tables import CHANGES, LISTINGS, Modality
@@ -70,9 +70,9 @@ def _catch_up(settings: Settings, target: Target) -> Counts:
     ids = under_way(lake)
     with open_index(served) as index:
         for modality in target.modalities(settings):
-            follow(lake, served, index, modality, ids, "rebuild")
+            follow(lake, served, index, modality, ids, RUN)
             lost = astray(lake, served, index, modality)
-            follow(lake, served, index, modality, lost, "rebuild")
+            follow(lake, served, index, modality, lost, RUN)
             counts[f"{modality}_held"] = _verified(lake, served, index, modality)
     return counts
 

@@ -71,7 +71,7 @@ def begin(settings: Settings, target: Target) -> bool:
     before = second(settings)
     followed = before is not None and before.id == target.id
     if progress(settings) is None or not followed:
-        mark(settings, Progress(target.id, _now()))
+        mark(settings, Progress(target.id, registry.now()))
     return followed
 
 
@@ -83,7 +83,7 @@ def abandon(settings: Settings) -> Progress | None:
     """Let hours stop writing the second version; upkeep drops its collections after the grace time."""
     told = progress(settings)
     if told is not None:
-        mark(settings, replace(told, phase=_ABANDONED, since=_now()))
+        mark(settings, replace(told, phase=_ABANDONED, since=registry.now()))
     return told
 
 
@@ -118,10 +118,6 @@ def _told(settings: Settings) -> Progress | None:
         return Progress(**json.loads(_pointer(settings).read_text()))
     except FileNotFoundError:
         return None
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _pointer(settings: Settings) -> Path:
