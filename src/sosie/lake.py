@@ -85,7 +85,11 @@ class Lake:
     uri: str
 
     def path(self, table: Table) -> str:
-        return f"{self.uri.rstrip('/')}/{table.name}"
+        return self.below(table.name)
+
+    def below(self, name: str) -> str:
+        """Where something of this name lies in the lake's folder, be it a table or not."""
+        return f"{self.uri.rstrip('/')}/{name}"
 
     def open(self, table: Table, version: int | None = None) -> Delta | None:
         """The Delta table, at a version or its newest; None where there is none yet. Raises `StoreBusy`."""

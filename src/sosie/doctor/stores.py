@@ -100,8 +100,7 @@ def lake(settings: Settings) -> Iterator[Finding]:
     """Can be written, and every table can be read and has the columns that this program writes."""
     held, rows = Lake(settings.lake_uri), 0
     held.version(tables.RUNS)  # says in a sentence that an object store is out of reach; fsspec's clients don't
-    fs, root = fsspec.core.url_to_fs(settings.lake_uri)
-    probe = f"{root.rstrip('/')}/_staging/.probe-{uuid.uuid4().hex}"
+    fs, probe = fsspec.core.url_to_fs(held.below(f"_staging/.probe-{uuid.uuid4().hex}"))
     try:
         fs.makedirs(probe.rpartition("/")[0], exist_ok=True)
         fs.pipe_file(probe, b"probe")

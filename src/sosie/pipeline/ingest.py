@@ -222,7 +222,7 @@ def _set_state(run: Run, which: pl.Expr, now: str, then: str) -> None:
 
 def thumbnails(settings: Settings) -> pictures.Thumbnails:
     """Where pictures are kept once they were seen."""
-    return pictures.Thumbnails(f"{settings.lake_uri.rstrip('/')}/pictures")
+    return pictures.Thumbnails(Lake(settings.lake_uri).below("pictures"))
 
 
 def changes(run: Run) -> pl.DataFrame:

@@ -65,7 +65,7 @@ class Run:
 
     @cached_property
     def staging(self) -> "Staging":
-        return Staging(f"{self.settings.lake_uri.rstrip('/')}/_staging/{self.id}")
+        return Staging(self.lake.below(f"_staging/{self.id}"))
 
     @property
     def hour(self) -> datetime:

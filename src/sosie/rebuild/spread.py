@@ -84,7 +84,7 @@ def embed(lake: Lake, served: Settings, modality: Modality, marked: Marked = lam
     Returns for how many contents a model was called. Raises `SettingsError` where Ray isn't installed,
     `StoreBusy` where a worker died, and what a worker raised.
     """
-    scratch = Scratch(f"{lake.uri.rstrip('/')}/_staging/rebuild-{modality}-{version(served, modality)}")
+    scratch = Scratch(lake.below(f"_staging/rebuild-{modality}-{version(served, modality)}"))
     ray = served.rebuild.ray
     taken = _take(lake, served, modality, scratch)
     if taken:

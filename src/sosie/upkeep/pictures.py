@@ -46,7 +46,7 @@ def _needed(run: Run) -> pl.Series:
         run.lake.scan(LISTINGS).select("image_hash"),
         run.lake.scan(IMAGE_EMBEDDINGS).select(image_hash="content_hash"),
     ]
-    fs, root = fsspec.core.url_to_fs(f"{run.settings.lake_uri.rstrip('/')}/_staging")
+    fs, root = fsspec.core.url_to_fs(run.lake.below("_staging"))
     for file in fs.glob(f"{root}/*/accepted.parquet"):
         with fs.open(file, "rb") as stream:
             told.append(pl.read_parquet(stream, columns=["image_hash"]).lazy())

@@ -15,7 +15,7 @@ def clear_staging(run: Run, tally: Tally) -> None:
     Age is the time since anything of the run was written. An hour that is run again starts from its landing files.
     """
     rules, now = run.settings.upkeep, datetime.now(UTC)
-    fs, root = fsspec.core.url_to_fs(f"{run.settings.lake_uri.rstrip('/')}/_staging")
+    fs, root = fsspec.core.url_to_fs(run.lake.below("_staging"))
     tally(runs=0, data_cleared=0, records_cleared=0, bytes_cleared=0)
     counts = tally.counts
     for folder in fs.ls(root, detail=False) if fs.isdir(root) else ():
