@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import quote
 
 from fastapi import Request
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, RedirectResponse
 from jinja2 import Environment
 
 from sosie.page.people import Person
@@ -47,6 +47,11 @@ def show(request: Request, person: Person, template: str, *, status: int = 200, 
         .render(root=request.scope.get("root_path", ""), person=person, here=template, **context)
     )
     return HTMLResponse(html, status_code=status, headers=HEADERS)
+
+
+def go(request: Request, place: str, status: int = 303) -> RedirectResponse:
+    """To another place below where the page is mounted: after a form, to what it changed."""
+    return RedirectResponse(f"{request.scope.get('root_path', '')}/{place}", status)
 
 
 def ago(seconds: float) -> str:

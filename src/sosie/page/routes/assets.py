@@ -4,10 +4,10 @@ from typing import TYPE_CHECKING, Annotated
 
 from fastapi import APIRouter, Depends, HTTPException, Query, Request
 from fastapi import Path as InPath
-from fastapi.responses import FileResponse, RedirectResponse, Response
+from fastapi.responses import FileResponse, Response
 
 from sosie.page.people import Person
-from sosie.page.render import STATIC
+from sosie.page.render import STATIC, go
 from sosie.page.thumbnails import MIDDLE
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def routes(page: "Page") -> APIRouter:
 
     @router.get("/")
     def start(request: Request, _: Annotated[Person, reader]) -> Response:
-        return RedirectResponse(f"{request.scope.get('root_path', '')}/review")
+        return go(request, "review", 307)
 
     @router.get("/static/{name}")
     def static(name: str, _: Annotated[Person, reader]) -> Response:

@@ -5,11 +5,11 @@ from urllib.parse import quote, urlencode
 
 import polars as pl
 from fastapi import APIRouter, Depends, File, Form, Query, Request, UploadFile
-from fastapi.responses import RedirectResponse, Response
+from fastapi.responses import Response
 
 from sosie.page import catalogue, judging, lookalikes
 from sosie.page.people import Person, Refused, judges, same_origin
-from sosie.page.render import show
+from sosie.page.render import go, show
 from sosie.report import words
 from sosie.tables import CLUSTERS
 
@@ -76,7 +76,7 @@ def routes(page: "Page") -> APIRouter:
     ) -> Response:
         judging.split(store, person, cluster_id, chosen or [], seen)
         if store.lake.read(CLUSTERS, pl.col("cluster_id") == cluster_id).is_empty():  # a cluster of two is no more
-            return _to(request, f"clusters?{urlencode({'q': (chosen or [''])[0]})}")
+            return go(request, f"clusters?{urlencode({'q': (chosen or [''])[0]})}")
         return _back(request, cluster_id)
 
     @router.post("/clusters/{cluster_id}/merge")
@@ -93,8 +93,4 @@ def routes(page: "Page") -> APIRouter:
 
 
 def _back(request: Request, cluster_id: str) -> Response:
-    return _to(request, f"clusters/{quote(cluster_id, safe='')}")
-
-
-def _to(request: Request, place: str) -> Response:
-    return RedirectResponse(f"{request.scope.get('root_path', '')}/{place}", 303)
+    return go(request, f"clusters/{quote(cluster_id, safe='')}")

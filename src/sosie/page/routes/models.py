@@ -3,11 +3,11 @@
 from typing import TYPE_CHECKING, Annotated
 
 from fastapi import APIRouter, Depends, Form, Request
-from fastapi.responses import RedirectResponse, Response
+from fastapi.responses import Response
 
 from sosie.page import models
 from sosie.page.people import Person, Refused, manages
-from sosie.page.render import show
+from sosie.page.render import go, show
 
 if TYPE_CHECKING:
     from sosie.page.app import Page
@@ -39,7 +39,7 @@ def routes(page: "Page") -> APIRouter:
     ) -> Response:
         _sure(confirmed, "/models/rollback")
         mover.rollback(person.name)
-        return _home(request)
+        return go(request, "models")
 
     @router.post("/models/{id_}")
     def promote(
@@ -52,7 +52,7 @@ def routes(page: "Page") -> APIRouter:
         _one(id_)
         _sure(confirmed, f"/models/{id_}")
         mover.promote(id_, person.name, despite_gate=despite_gate)
-        return _home(request)
+        return go(request, "models")
 
     def _one(id_: str) -> models.Told:
         found = [one for one in models.told(store) if one.id == id_ and one.candidate]
@@ -69,7 +69,3 @@ def routes(page: "Page") -> APIRouter:
 def _sure(confirmed: bool, back: str) -> None:
     if not confirmed:
         raise Refused(400, "Nothing was changed: tick the box that says that you mean it.", back)
-
-
-def _home(request: Request) -> Response:
-    return RedirectResponse(f"{request.scope.get('root_path', '')}/models", 303)

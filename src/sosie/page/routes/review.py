@@ -5,11 +5,11 @@ from urllib.parse import urlencode
 
 import polars as pl
 from fastapi import APIRouter, Depends, Form, Query, Request
-from fastapi.responses import RedirectResponse, Response
+from fastapi.responses import Response
 
 from sosie.page import judging
 from sosie.page.people import Person, judges
-from sosie.page.render import show
+from sosie.page.render import go, show
 from sosie.pairs import ordered
 from sosie.pipeline import veto
 from sosie.report import words
@@ -138,4 +138,4 @@ def routes(page: "Page") -> APIRouter:
 
 def _on(request: Request, cause: str, **query: str) -> Response:
     told = urlencode({**({"cause": cause} if cause else {}), **query})
-    return RedirectResponse(f"{request.scope.get('root_path', '')}/review{'?' if told else ''}{told}", 303)
+    return go(request, f"review{'?' if told else ''}{told}")

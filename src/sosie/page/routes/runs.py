@@ -4,13 +4,13 @@ from typing import TYPE_CHECKING, Annotated
 
 from fastapi import APIRouter, Depends, Form, Query, Request
 from fastapi import Path as InPath
-from fastapi.responses import RedirectResponse, Response
+from fastapi.responses import Response
 
 from sosie import replay
 from sosie.hours import PATTERN
 from sosie.page import hours
 from sosie.page.people import Person, judges
-from sosie.page.render import show
+from sosie.page.render import go, show
 from sosie.report import charts, words
 from sosie.report.gather import broken_rules
 
@@ -73,6 +73,6 @@ def routes(page: "Page") -> APIRouter:
         rule: Annotated[str, Form(min_length=1, max_length=100)],
     ) -> Response:
         replay.replay(store.settings, hour, rule)
-        return RedirectResponse(f"{request.scope.get('root_path', '')}/runs/{hour}#quarantine", 303)
+        return go(request, f"runs/{hour}#quarantine")
 
     return router
