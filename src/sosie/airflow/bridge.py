@@ -26,6 +26,7 @@ from airflow.sdk.configuration import conf
 from sosie import hours
 from sosie.airflow import INDEX_POOL as INDEX_POOL
 from sosie.airflow import environment
+from sosie.errors import SosieError, TerminalError, TransientError, store_fault
 
 log = logging.getLogger(__name__)
 
@@ -100,8 +101,6 @@ class RetryTransient(RetryPolicy):  # type: ignore[misc]
         max_tries: int,
         context: Any = None,
     ) -> RetryDecision:
-        from sosie.errors import TerminalError, TransientError, store_fault
-
         exception = store_fault(exception) or exception
         if isinstance(exception, TerminalError):
             return RetryDecision.fail(reason=_sentence(exception))
@@ -124,8 +123,6 @@ def _sentence(exception: BaseException | str) -> str:
     text = " ".join(str(exception).split())
     if isinstance(exception, str):
         return text
-    from sosie.errors import SosieError
-
     if text and isinstance(exception, SosieError):
         return text
     return f"{type(exception).__name__}: {text}" if text else type(exception).__name__

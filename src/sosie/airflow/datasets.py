@@ -20,6 +20,7 @@ from sosie.tables import (
     IMAGE_EMBEDDINGS,
     JUDGEMENTS,
     LISTINGS,
+    MODALITIES,
     NEIGHBOURS,
     PAIRS,
     QUARANTINE,
@@ -131,7 +132,6 @@ def _index(run: "Run") -> list[Any]:
     """The index's collections, each under the embedding version that it serves."""
     from sosie.index import alias_name
     from sosie.pipeline.embed import version
-    from sosie.tables import MODALITIES
 
     place = run.settings.milvus_uri or "http://127.0.0.1"  # the embedded server has another port each time
     namespace = f"milvus://{urlsplit(place).netloc}"

@@ -31,7 +31,7 @@ from sosie.airflow.processes import ComponentDied, Processes, end_leftovers, log
 from sosie.errors import StoreBusy, TerminalError, TransientError
 from sosie.index import server as milvus_server
 from sosie.places import write_atomically
-from sosie.settings import PROJECT, Settings
+from sosie.settings import PROJECT, Settings, settings
 
 PORT = 8080
 
@@ -254,7 +254,6 @@ def _await_health(client: Client, processes: Processes, *, until: float) -> None
 
 def main() -> None:
     """Serve until Ctrl-C or SIGTERM. `SOSIE_SCHEDULE` decides whether hours run by themselves (default: by hand)."""
-    from sosie.settings import settings
 
     def leave(*_: object) -> None:
         raise KeyboardInterrupt

@@ -7,6 +7,7 @@ import polars as pl
 from sosie.artifacts import Artifact
 from sosie.doctor.finding import Finding, fault, fine, warning
 from sosie.errors import ModelError
+from sosie.index import alias_name, open_index
 from sosie.lake import Lake
 from sosie.pipeline.embed import version
 from sosie.rebuild.instep import lacking
@@ -56,8 +57,6 @@ def versions(settings: Settings) -> Iterator[Finding]:
 
 def index(settings: Settings) -> Iterator[Finding]:
     """Milvus answers, its aliases serve the models in use, and it holds as many vectors as the lake has live ones."""
-    from sosie.index import alias_name, open_index
-
     lake = Lake(settings.lake_uri)
     with open_index(settings) as held:
         for modality in MODALITIES:

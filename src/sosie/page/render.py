@@ -1,5 +1,6 @@
 """Templates to responses: everything that a stranger wrote is escaped, and no script but ours runs."""
 
+import hashlib
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -76,8 +77,6 @@ def spark(values: list[float], width: int = 120, height: int = 28) -> str:
 
 def _asset_version() -> str:
     """Changes with the files, so that a browser may keep them for ever."""
-    import hashlib
-
     digest = hashlib.sha256()
     for file in STATIC.values():
         digest.update(file.read_bytes())

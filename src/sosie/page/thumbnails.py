@@ -5,6 +5,7 @@ read from below the configured roots alone, however the feed spelt its address.
 """
 
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 import polars as pl
@@ -59,8 +60,6 @@ class Pictures:
         return file
 
     def _large(self, image_hash: str) -> bytes | None:
-        from hashlib import sha256
-
         uris = self.store.lake.read(LISTINGS, pl.col("image_hash") == image_hash, columns=["image_uri"])["image_uri"]
         settings = self.store.settings
         for uri in uris.drop_nulls().unique().head(3):

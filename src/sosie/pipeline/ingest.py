@@ -13,6 +13,7 @@ from sosie.pipeline.veto import settle
 from sosie.runs import unfinished
 from sosie.settings import Settings
 from sosie.tables import CHANGES, CLUSTER_EVENTS, CLUSTERS, FEED, LISTINGS, QUARANTINE, RUNS
+from sosie.validation import validate as check
 
 _ROW = ["source_file", "row_number", "row"]
 _OF_A_PICTURE = pl.col("rule").str.starts_with("picture_")
@@ -26,8 +27,6 @@ def validate(run: Run, tally: Tally) -> None:
     `runs` that this hour refused its files, so that they don't hold up the hours after it. Raises `TerminalError` where
     the lake has lost its catalogue.
     """
-    from sosie.validation import validate as check
-
     integrity.check(run.lake)
     history = run.lake.read(RUNS, pl.col("run_id") != run.id, columns=["run_id", "state", "files"])
     # Files that an hour refused, which have no rows in its record, are kept from the hours after it, but from no hour

@@ -7,6 +7,7 @@ import polars as pl
 from sosie import integrity, judgements, spellings
 from sosie.decider import Decider
 from sosie.decider.model import First
+from sosie.decider.neighbourhood import FLOOR
 from sosie.errors import IndexOutOfStep
 from sosie.index import VectorIndex, open_index
 from sosie.lake import Lake
@@ -139,8 +140,6 @@ def _decided(
     run: Run, decider: Decider, pairs: pl.DataFrame, first: First, *, around: pl.DataFrame, said: pl.DataFrame
 ) -> pl.DataFrame:
     """Rows of PAIRS for `pairs` that are worth one, scored among those `around`; what people `said` stands."""
-    from sosie.decider.neighbourhood import FLOOR
-
     rules = run.settings.decider
     scored = decider.second(pairs, first, around=around, match_at=rules.match_at, review_at=rules.review_at)
     return (

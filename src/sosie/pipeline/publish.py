@@ -8,6 +8,7 @@ from typing import Any
 import polars as pl
 
 from sosie import alerts, faults
+from sosie import report as page
 from sosie.artifacts import Artifact
 from sosie.errors import SettingsError
 from sosie.lake import Lake
@@ -84,8 +85,6 @@ def forget_vectors(settings: Settings, listing_ids: pl.Series, modalities: Seque
 @step
 def report(run: Run, tally: Tally) -> None:
     """Put the steps' records together as the run's manifest, and write its page."""
-    from sosie import report as page
-
     pictures = thumbnails(run.settings)
     made = manifest(run)
     tally.written(run.lake.upsert(RUNS, pl.DataFrame([_row(made)], schema=RUNS.schema), run_id=run.id))
