@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -533,7 +534,7 @@ def test_a_node_that_was_replaced_is_unavailable_for_a_while(
     def flush(*_: object, **__: object) -> None:
         raise told.pop()
 
-    with MilvusCalls(index._milvus.uri) as calls:
+    with closing(MilvusCalls(index._milvus.uri)) as calls:
         monkeypatch.setattr(calls._client, "flush", flush)
         with pytest.raises(IndexUnavailable, match=r"failed 3 times at flush \(attempt #0: rpc error.*node not match"):
             calls.call("flush", "listings_text_v1")

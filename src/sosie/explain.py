@@ -23,6 +23,9 @@ from sosie.validation.rules import EMPTYING
 
 Facts = dict[str, Any]
 
+_NAMED = 6
+"""Of many ids, those that are spelled out."""
+
 _CHANGED = {
     "new": "came into the catalogue",
     "text": "got another title",
@@ -233,5 +236,5 @@ def _pair(pair: Facts) -> list[str]:
     return told
 
 
-def _some(ids: list[str], most: int = 6) -> str:
-    return ", ".join(ids[:most]) + (f" and {len(ids) - most} more" if len(ids) > most else "")
+def _some(ids: list[str]) -> str:
+    return ", ".join(ids[:_NAMED]) + (f" and {len(ids) - _NAMED} more" if len(ids) > _NAMED else "")

@@ -6,7 +6,7 @@ import sys
 import structlog
 
 
-def configure(*, level: int = logging.INFO) -> None:
+def configure() -> None:
     """Set up structlog for a process of ours. Under Airflow the task's own logging stays in charge."""
     terminal = sys.stderr.isatty()
     structlog.configure(
@@ -17,6 +17,6 @@ def configure(*, level: int = logging.INFO) -> None:
             structlog.processors.format_exc_info,
             structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer(ensure_ascii=False),
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )

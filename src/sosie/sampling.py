@@ -134,8 +134,8 @@ def estimate(drawn: pl.DataFrame, judged: pl.DataFrame) -> Estimate | None:
     return Estimate(sample.height, same, *wilson(same, sample.height))
 
 
-def wilson(hits: int, of: int, z: float = 1.96) -> tuple[float, float]:
-    """Interval of a share (Wilson 1927), for `of` > 0."""
-    share = hits / of
+def wilson(hits: int, of: int) -> tuple[float, float]:
+    """Interval of a share (Wilson 1927) that holds it 19 times in 20, for `of` > 0."""
+    share, z = hits / of, 1.96
     middle, spread = share + z * z / (2 * of), z * math.sqrt(share * (1 - share) / of + z * z / (4 * of * of))
     return max(0.0, (middle - spread) / (1 + z * z / of)), min(1.0, (middle + spread) / (1 + z * z / of))

@@ -12,6 +12,9 @@ import httpx
 from sosie.errors import TerminalError, TransientError
 
 FINISHED = frozenset({"success", "failed"})
+_LOOK_SECONDS = 0.5
+"""Between two looks at a run that is followed."""
+_LOG_LINES = 20
 
 
 class RunFailed(TerminalError):
@@ -64,12 +67,11 @@ class Outcome:
 
 
 class Client:
-    """Talks to one API server. `url` has no trailing slash; `token` is left out where everybody is an admin."""
+    """Talks to one API server where everybody is an admin. `url` has no trailing slash."""
 
-    def __init__(self, url: str, token: str | None = None, *, timeout: float = 30.0) -> None:
+    def __init__(self, url: str) -> None:
         self.url = url
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self._http = httpx.Client(base_url=f"{url}/api/v2", headers=headers, timeout=timeout, trust_env=False)
+        self._http = httpx.Client(base_url=f"{url}/api/v2", timeout=30.0, trust_env=False)
 
     def close(self) -> None:
         self._http.close()
@@ -135,7 +137,7 @@ class Client:
             for row in rows
         )
 
-    def log_tail(self, run: DagRun, task: Task, lines: int = 20) -> str:
+    def log_tail(self, run: DagRun, task: Task) -> str:
         """The last lines of the log of the task's last try."""
         answer = self.request(
             "GET",
@@ -145,7 +147,7 @@ class Client:
         )
         own = (entry for entry in answer["content"] if not isinstance(entry, Mapping) or entry.get("timestamp"))
         told = [line for entry in own if "::" not in (line := _line(entry))[:12]]  # group markers
-        return "\n".join(told[-lines:])
+        return "\n".join(told[-_LOG_LINES:])
 
     def wait(
         self,
@@ -153,7 +155,6 @@ class Client:
         on_progress: Callable[[tuple[Task, ...]], None] | None = None,
         *,
         timeout: float = 3_600.0,
-        every: float = 0.5,
         meanwhile: Callable[[], None] | None = None,
     ) -> Outcome:
         """Follow a run to its end. `on_progress` is told the tasks when a state changed; `meanwhile` runs at each look.
@@ -174,7 +175,7 @@ class Client:
                 misses += 1  # a busy server misses a beat; a dead one is noticed by `meanwhile` or after ten
                 if misses >= 10:
                     raise
-                time.sleep(every)
+                time.sleep(_LOOK_SECONDS)
                 continue
             now = tuple((task.name, task.state, task.tries) for task in tasks)
             if on_progress and now != told:
@@ -189,7 +190,7 @@ class Client:
                     f"Run {run.dag_run_id} is still {state} after {timeout:.0f} s "
                     f"({busy or 'no task started'}); see {run.url}"
                 )
-            time.sleep(every)
+            time.sleep(_LOOK_SECONDS)
 
 
 def _path(run: DagRun) -> str:

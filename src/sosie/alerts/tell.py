@@ -8,7 +8,7 @@ from tenacity import Retrying, retry_if_result, stop_after_attempt, wait_exponen
 from sosie import settings as config
 from sosie.alerts.channels import Channel, UnusableChannel, channels, send_by_apprise
 from sosie.alerts.model import Alert
-from sosie.alerts.outbox import Send, deliver, holds
+from sosie.alerts.outbox import deliver, holds
 from sosie.lake import Lake
 
 log = structlog.get_logger(__name__)
@@ -23,7 +23,6 @@ def tell(
     settings: config.Alerts,
     run_id: str,
     unless_held: str = "",
-    send: Send = send_by_apprise,
 ) -> dict[str, int]:
     """Deliver an alert by the outbox, and where that can't be used hand it straight to the channels.
 
@@ -32,12 +31,12 @@ def tell(
     """
     try:
         told = bool(unless_held) and holds(lake, unless_held)
-        return deliver(lake, [] if told else [alert], settings=settings, run_id=run_id, send=send)
+        return deliver(lake, [] if told else [alert], settings=settings, run_id=run_id)
     except UnusableChannel:
         raise  # the others were served
     except Exception as error:  # whatever a damaged table or a store that is away gives
         log.error("An alert can't be recorded and goes straight to its channels", alert=alert.key, reason=str(error))
-        _hand_out(replace(alert, text=f"{alert.text}\n{_doubt(error, unless_held)}"), settings, send)
+        _hand_out(replace(alert, text=f"{alert.text}\n{_doubt(error, unless_held)}"), settings)
         raise
 
 
@@ -47,12 +46,12 @@ def _doubt(error: Exception, unless_held: str) -> str:
     return f"Where this failure was told of before, the cause told there holds. {doubt}" if unless_held else doubt
 
 
-def _hand_out(alert: Alert, settings: config.Alerts, send: Send) -> None:
+def _hand_out(alert: Alert, settings: config.Alerts) -> None:
     """Give the alert to each channel that takes it; one that fails stops no other."""
     for channel in channels(settings):
         if channel.takes(alert.severity):
             try:
-                delivered = _sent(channel, alert, settings, send)
+                delivered = _sent(channel, alert, settings)
             except UnusableChannel as error:
                 log.error("A channel can't be used", reason=str(error))
                 continue
@@ -60,7 +59,7 @@ def _hand_out(alert: Alert, settings: config.Alerts, send: Send) -> None:
                 log.error("An alert is lost to a channel", alert=alert.key, channel=channel.name)
 
 
-def _sent(channel: Channel, alert: Alert, settings: config.Alerts, send: Send) -> bool:
+def _sent(channel: Channel, alert: Alert, settings: config.Alerts) -> bool:
     """Whether the channel took it, at one of a few tries."""
     trying = Retrying(
         retry=retry_if_result(lambda delivered: not delivered),
@@ -68,4 +67,4 @@ def _sent(channel: Channel, alert: Alert, settings: config.Alerts, send: Send) -
         wait=wait_exponential(settings.pause_seconds),
         retry_error_callback=lambda _: False,
     )
-    return trying(send, channel, alert)
+    return trying(send_by_apprise, channel, alert)

@@ -83,7 +83,7 @@ def _folder(home: Path) -> Path:
     return home / "feast"
 
 
-def apply(settings: Settings, *, force: bool = False) -> bool:
+def apply(settings: Settings) -> bool:
     """Bring registry and online store in line with the definitions; returns whether there was anything to do.
 
     Does nothing, and imports no Feast, where neither definitions nor versions changed since the last time.
@@ -91,7 +91,7 @@ def apply(settings: Settings, *, force: bool = False) -> bool:
     known = versions(settings)
     digest = _digest(settings, known)
     record = _folder(settings.home) / "applied.json"
-    if not force and _recorded(record) == digest:
+    if _recorded(record) == digest:
         return False
     lake = Lake(settings.lake_uri)
     with _alone(settings), _usable(settings):

@@ -35,7 +35,7 @@ def among(field: str, values: Sequence[str]) -> str:
 
 
 class MilvusCalls:
-    """A connection. `call("search", …)` is `MilvusClient.search(…)`. Close it, or use it as a context manager."""
+    """A connection. `call("search", …)` is `MilvusClient.search(…)`. Close it."""
 
     def __init__(self, uri: str, *, token: str | None = None, timeout: float = 30.0) -> None:
         """Connect. Raises `IndexUnavailable` where nothing answers at `uri` within `timeout` seconds."""
@@ -59,12 +59,6 @@ class MilvusCalls:
                 f"No Milvus answers at {uri} ({_short(error)}). Start it, or correct SOSIE_MILVUS_URI; leave that "
                 "unset to use the embedded server."
             ) from error
-
-    def __enter__(self) -> "MilvusCalls":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def close(self) -> None:
         self._client.close()
