@@ -6,10 +6,10 @@ from pathlib import Path
 from views import build
 
 from sosie.errors import SettingsError
-from sosie.features.versions import EMBEDDINGS, versions
+from sosie.features.versions import versions
 from sosie.lake import Lake
 from sosie.settings import settings
-from sosie.tables import DECISIONS
+from sosie.tables import DECISIONS, EMBEDDINGS
 
 if Path(os.environ.get("SOSIE_HOME", "")).expanduser().resolve() != settings().home:
     raise SettingsError(

@@ -14,9 +14,9 @@ from feast.data_source import DataSource
 from feast.types import Array, Bool, Float32, Float64, String
 from feast.value_type import ValueType
 
-from sosie.features.versions import EMBEDDINGS, Versions, service_name, view_name
+from sosie.features.versions import Versions, service_name, view_name
 from sosie.lake import Lake
-from sosie.tables import DECISIONS, DIM, Table
+from sosie.tables import DECISIONS, DIM, EMBEDDINGS, Table
 
 FOREVER = timedelta(0)  # a vector or a decision holds until there is a newer one
 

@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 import yaml
 from fastapi.testclient import TestClient
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.parser import text_string_to_metric_families
 from typer.testing import CliRunner
 
@@ -135,7 +136,7 @@ def test_the_endpoint_is_for_who_has_the_token(settings: Settings) -> None:
     assert scraper.get("/metrics", headers={"Authorization": "Bearer wrong"}).status_code == 401
     found = scraper.get("/metrics", headers={"Authorization": "Bearer scrape"})
     assert found.status_code == 200
-    assert found.headers["content-type"] == metrics.CONTENT_TYPE
+    assert found.headers["content-type"] == CONTENT_TYPE_PLAIN_0_0_4
     assert samples(found.text)["sosie_review_queue"] == 1
     without = settings.model_copy(update={"metrics": config.Metrics()})
     off = TestClient(build(without)).get("/metrics")

@@ -162,14 +162,14 @@ def judge(
     """
     from sosie import pipeline
     from sosie.judgements import judge as record
-    from sosie.judgements import said_of
+    from sosie.judgements import said_of, standing
     from sosie.lake import Lake
     from sosie.pairs import ordered
     from sosie.settings import settings
 
     with _errors():
         lake = Lake(settings().lake_uri)
-        before = said_of(lake, *ordered(one, other))
+        before = said_of(standing(lake), *ordered(one, other))
         pair = record(lake, one, other, verdict, who or getpass.getuser(), note)
         effect = pipeline.part(settings(), [pair]) if verdict == "different" else "joined"
         told = {

@@ -35,9 +35,9 @@ def judge_all(lake: Lake, pairs: Iterable[tuple[str, str]], verdict: str, who: s
     lake.append(JUDGEMENTS, pl.DataFrame(rows, schema=JUDGEMENTS.schema))
 
 
-def said_of(lake: Lake, left: str, right: str) -> dict[str, Any] | None:
-    """The judgement of an ordered pair that stands, as tables.JUDGEMENTS; None where there is none."""
-    held = standing(lake).filter(pl.col("left_id") == left, pl.col("right_id") == right)
+def said_of(judged: pl.DataFrame, left: str, right: str) -> dict[str, Any] | None:
+    """Of judgements that stand, the one of an ordered pair, as tables.JUDGEMENTS; None where there is none."""
+    held = judged.filter(pl.col("left_id") == left, pl.col("right_id") == right)
     return held.row(0, named=True) if held.height else None
 
 

@@ -22,8 +22,6 @@ from sosie.lake import Lake
 from sosie.report.counts import Counts
 from sosie.settings import Settings
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-
 RUN_BUCKETS = (30.0, 60.0, 120.0, 300.0, 600.0, 1200.0, 1800.0, 3000.0, 7200.0)
 """Seconds."""
 

@@ -1,6 +1,6 @@
 """Every table of the lake: its columns, its key, and which columns say nothing new when they alone differ."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import polars as pl
@@ -22,7 +22,7 @@ class Table:
     required: frozenset[str] = frozenset()
     volatile: frozenset[str] = frozenset()
     partition_by: tuple[str, ...] = ()
-    vectors: tuple[str, ...] = field(default=())
+    vectors: tuple[str, ...] = ()
 
     @property
     def schema(self) -> pl.Schema:

@@ -6,6 +6,7 @@ from functools import lru_cache
 from typing import Annotated
 
 from fastapi import FastAPI, Header, HTTPException, Response
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from sosie import metrics
 from sosie.settings import Settings
@@ -29,8 +30,7 @@ def build(settings: Settings) -> FastAPI:
             raise HTTPException(
                 401, "Send the metrics token as a bearer token.", headers={"WWW-Authenticate": "Bearer"}
             )
-        return Response(
-            told(int(time.time() // max(settings.metrics.cache_seconds, 1.0))), media_type=metrics.CONTENT_TYPE
-        )
+        text = told(int(time.time() // max(settings.metrics.cache_seconds, 1.0)))
+        return Response(text, media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
     return app

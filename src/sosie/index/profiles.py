@@ -40,7 +40,7 @@ ranks 15 × k of what that brings by eight bits each, which may lie on disk (`mm
 eight, as a duplicate in other words lies in another list than its double.
 """
 
-_CLUSTER_SIZED = frozenset({"large"})
+_CLUSTER_SIZED = "large"
 _FIRST_WITH_RABITQ = (2, 6)
 
 
@@ -52,7 +52,7 @@ def profile_for(rows: int, server: str = "") -> str:
     told = re.match(r"v?(\d+)\.(\d+)", server)
     able = told is not None and (int(told[1]), int(told[2])) >= _FIRST_WITH_RABITQ
     fit = next(name for name, profile in PROFILES.items() if rows <= profile.up_to)
-    return "compressed" if fit in _CLUSTER_SIZED and not able else fit
+    return "compressed" if fit == _CLUSTER_SIZED and not able else fit
 
 
 def index_params(profile: IndexProfile, vector_field: str) -> Any:

@@ -37,12 +37,6 @@ def seen(judgement: dict[str, Any] | None) -> str:
     return judgement["when"].isoformat() if judgement else ""
 
 
-def last(store: Store, left: str, right: str) -> dict[str, Any] | None:
-    """The judgement of a pair that holds now: verdict, who, when, note."""
-    own = store.standing().filter((pl.col("left_id") == left) & (pl.col("right_id") == right))
-    return own.row(0, named=True) if own.height else None
-
-
 def judge(store: Store, person: Person, one: str, other: str, verdict: str, knowing: str, note: str = "") -> None:
     """Record a verdict; a *different* splits the cluster that holds both, but where a run is at work.
 
@@ -51,7 +45,7 @@ def judge(store: Store, person: Person, one: str, other: str, verdict: str, know
     """
     left, right = ordered(one, other)
     with _alone(store):
-        now = last(store, left, right)
+        now = judgements.said_of(store.standing(), left, right)
         if now is not None and seen(now) != knowing:
             raise Refused(
                 409,

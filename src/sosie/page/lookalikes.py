@@ -4,8 +4,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
 from sosie.embedding.image import ImageEncoder
 from sosie.index import open_index
 from sosie.page.people import Refused
@@ -39,11 +37,7 @@ def find(store: Store, data: bytes) -> list[dict[str, Any]]:
         near = index.search("image", [_QUERY], vector, MOST)
     ids = near["listing_id"].to_list()
     items: dict[str, Listing] = store.listings(ids)
-    clusters = dict(
-        store.lake.lookup(CLUSTERS, "listing_id", ids, columns=["listing_id", "cluster_id"])
-        .select(pl.col("listing_id"), pl.col("cluster_id"))
-        .iter_rows()
-    )
+    clusters = dict(store.lake.lookup(CLUSTERS, "listing_id", ids, columns=["listing_id", "cluster_id"]).iter_rows())
     return [
         {"item": items[one], "similarity": similarity, "cluster_id": clusters.get(one)}
         for one, similarity in near.select("listing_id", "similarity").iter_rows()

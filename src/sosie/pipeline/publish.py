@@ -28,10 +28,8 @@ _LOOKED_BACK = 24
 def publish_features(run: Run, tally: Tally) -> None:
     """Write what is new to the online store: embeddings that changed this hour, decisions since the hour before began.
 
-    The vector of a picture that a listing has no more is taken out of it.
-
-    Those are this hour's, those of vetoes, and those of an hour that never came to its end: one that did has published
-    what it had decided until then.
+    Those decisions are this hour's, those of vetoes, and those of an hour that never came to its end: one that did has
+    published what it had decided until then. The vector of a picture that a listing has no more is taken out.
     """
     from sosie import features
 

@@ -7,6 +7,7 @@ import polars as pl
 from fastapi import APIRouter, Depends, Form, Query, Request
 from fastapi.responses import Response
 
+from sosie import judgements
 from sosie.page import judging
 from sosie.page.people import Person, judges
 from sosie.page.render import go, show
@@ -89,7 +90,7 @@ def routes(page: "Page") -> APIRouter:
         # Who judges a sample must not lean on what is thought of it.
         held = {} if blind else store.pair(left, right) or {}
         reasons = sorted(held.get("reasons") or (), key=lambda one: -abs(one["contribution"] or 0.0))[:6]
-        said = judging.last(store, left, right)
+        said = judgements.said_of(store.standing(), left, right)
         titles = words.compared(items[left].title, items[right].title)
         return {
             "left": items[left],
