@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import polars as pl
+import psutil
 import pytest
 from homes import AS_A_USER, heeds_permissions
 from typer.testing import CliRunner
@@ -103,7 +104,7 @@ def test_a_command_that_is_asked_to_end_ends_what_it_has_started(home: Path, tmp
     assert served is not None
     running.terminate()
     assert running.wait(60) == 128 + signal.SIGTERM
-    assert not served.is_running()
+    assert psutil.wait_procs([served], timeout=10)[1] == []
 
 
 def test_judging_an_unknown_listing_says_so(home: Path) -> None:

@@ -386,12 +386,14 @@ def test_steps_share_and_a_switch_is_alone(tmp_path: Path) -> None:
 
 
 def test_a_second_index_is_abandoned_and_leaves_a_gap(tmp_path: Path, other: Path) -> None:
-    from sosie.rebuild.target import begin
+    from sosie.rebuild.target import begin, rebuilding
 
     settings = load(home=tmp_path)
     target = rebuild.Target.of(settings, register(settings, other))
     assert not begin(settings, target)
     assert begin(settings, target), "hours have written it since"
+    with rebuilding(settings), pytest.raises(StoreBusy, match="rebuilding the index"):
+        rebuild.abandon(settings)
     rebuild.abandon(settings)
     assert rebuild.second(settings) is None
     assert not begin(settings, target), "there is a gap"

@@ -20,6 +20,8 @@ from sosie.commands.console import err, listed, out
 from sosie.commands.console import errors as _errors
 
 _OBJECTS_BETWEEN_COLLECTIONS = 10_000
+_LONGEST_END = 60
+"""Seconds after which the system ends a process that was asked to."""
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -36,6 +38,8 @@ def _version(shown: bool) -> None:
 
 
 def _end(number: int, _: object) -> None:
+    # An import that this breaks off can keep Python's import lock, and then nothing here comes to its end.
+    signal.alarm(_LONGEST_END)
     raise SystemExit(128 + number)
 
 

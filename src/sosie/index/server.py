@@ -38,6 +38,15 @@ class _Server:
     port: int
 
     def lives(self) -> bool:
+        """Also takes leave of it where it ended and is our child."""
+        try:
+            self.process.wait(0)
+        except psutil.TimeoutExpired:
+            return self._runs()
+        return False
+
+    def _runs(self) -> bool:
+        """Whether it is there, and not a zombie that its parent takes no leave of."""
         try:
             return bool(self.process.is_running() and self.process.status() != psutil.STATUS_ZOMBIE)
         except psutil.NoSuchProcess:

@@ -15,8 +15,8 @@ from sosie.lake import Lake
 from sosie.pipeline.embed import embed_listings, version
 from sosie.pipeline.publish import publish_vectors
 from sosie.pipeline.run import Counts, log
-from sosie.rebuild.instep import RUN, astray, bring, fit, rebuilding, with_content, without_vector
-from sosie.rebuild.target import Progress, Target, begin, mark, progress
+from sosie.rebuild.instep import RUN, astray, bring, fit, with_content, without_vector
+from sosie.rebuild.target import Progress, Target, begin, mark, progress, rebuilding
 from sosie.settings import Settings
 from sosie.tables import Modality
 

@@ -7,7 +7,8 @@ from sosie.lake import Lake
 from sosie.pipeline.embed import embed_listings, located, version
 from sosie.pipeline.publish import publish_vectors
 from sosie.pipeline.run import Counts, log
-from sosie.rebuild.instep import RUN, rebuilding, with_content, without_vector
+from sosie.rebuild.instep import RUN, with_content, without_vector
+from sosie.rebuild.target import rebuilding
 from sosie.settings import Settings
 from sosie.tables import MODALITIES, Modality
 

@@ -23,11 +23,6 @@ RUN = "rebuild"
 _LOCK_SECONDS = 600.0
 
 
-def rebuilding(settings: Settings) -> AbstractContextManager[None]:
-    """One at a time. Raises `StoreBusy` where another rebuild is at work."""
-    return exclusive(settings.home / "registry" / "rebuild.lock", 5, "rebuilding the index")
-
-
 def with_content(lake: Lake, modality: Modality) -> pl.DataFrame:
     """Live listings that have the modality: listing_id, is_deleted and its hash."""
     return lake.read(LISTINGS, having(modality), columns=["listing_id", "is_deleted", f"{modality}_hash"])

@@ -1,12 +1,14 @@
 """The second models: which they are, how far their index is, and whether hours keep it in step."""
 
 import json
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from sosie import registry
+from sosie.locks import exclusive
 from sosie.settings import PROJECT, Settings
 from sosie.tables import MODALITIES, Modality
 
@@ -79,11 +81,20 @@ def mark(settings: Settings, told: Progress) -> None:
     registry.write(_pointer(settings), asdict(told))
 
 
+def rebuilding(settings: Settings) -> AbstractContextManager[None]:
+    """One at a time. Raises `StoreBusy` where another rebuild is at work."""
+    return exclusive(settings.home / "registry" / "rebuild.lock", 5, "rebuilding the index")
+
+
 def abandon(settings: Settings) -> Progress | None:
-    """Let hours stop writing the second version; upkeep drops its collections after the grace time."""
-    told = progress(settings)
-    if told is not None:
-        mark(settings, replace(told, phase=_ABANDONED, since=registry.now()))
+    """Let hours stop writing the second version; upkeep drops its collections after the grace time.
+
+    Raises `StoreBusy` where it is being built: that would mark it as such again.
+    """
+    with rebuilding(settings):
+        told = progress(settings)
+        if told is not None:
+            mark(settings, replace(told, phase=_ABANDONED, since=registry.now()))
     return told
 
 
