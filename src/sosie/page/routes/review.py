@@ -1,19 +1,17 @@
 """The queue: one pair in full, what comes next, and what a reviewer says."""
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 from urllib.parse import urlencode
 
 import polars as pl
 from fastapi import APIRouter, Depends, Form, Query, Request
 from fastapi.responses import Response
 
-from sosie import judgements
-from sosie.page import judging
+from sosie.page import asking, judging
 from sosie.page.people import Person, judges
 from sosie.page.render import go, show
 from sosie.pairs import ordered
 from sosie.pipeline import veto
-from sosie.report import words
 from sosie.review_queue import CAUSES
 from sosie.tables import SIDES
 
@@ -46,7 +44,7 @@ def routes(page: "Page") -> APIRouter:
             waiting = waiting.join(leases.not_for(person.name), on=SIDES, how="anti", maintain_order="left")
         current, holder = (ordered(left, right), "") if left and right else (None, "")
         if current is None and waiting.height:
-            current, holder = _next(waiting, person)
+            current, holder = asking.first_free(leases, waiting, person)
         elif current is not None and person.may_judge:
             holder = leases.take(current, person.name)
         rest = waiting
@@ -66,7 +64,7 @@ def routes(page: "Page") -> APIRouter:
             counts={name: counts.get(name, 0) for name in CAUSES},
             total=everything.height,
             cause=cause,
-            pair=_full(everything, current, items) if current else None,
+            pair=asking.in_full(store, everything, current, items) if current else None,
             holder=holder if holder not in ("", person.name) else "",
             ahead=[{**row, "left": items[row["left_id"]], "right": items[row["right_id"]]} for row in ahead],
             page=number,
@@ -74,38 +72,6 @@ def routes(page: "Page") -> APIRouter:
             mine=mine,
             together=bool(said) and veto.together(store.lake, said).height > 0,
         )
-
-    def _next(waiting: pl.DataFrame, person: Person) -> tuple[tuple[str, str], str]:
-        """The first that can be had; two who ask at once get two."""
-        for pair in waiting.select(SIDES).head(20).iter_rows():
-            if not person.may_judge or leases.take((pair[0], pair[1]), person.name) == person.name:
-                return (pair[0], pair[1]), ""
-        first = waiting.select(SIDES).row(0)
-        return (first[0], first[1]), "somebody else"
-
-    def _full(everything: pl.DataFrame, current: tuple[str, str], items: dict[str, Any]) -> dict[str, Any]:
-        left, right = current
-        queued = everything.filter((pl.col("left_id") == left) & (pl.col("right_id") == right))
-        blind = queued.height > 0 and queued["cause"][0] == "sample"
-        # Who judges a sample must not lean on what is thought of it.
-        held = {} if blind else store.pair(left, right) or {}
-        reasons = sorted(held.get("reasons") or (), key=lambda one: -abs(one["contribution"] or 0.0))[:6]
-        said = judgements.said_of(store.standing(), left, right)
-        titles = words.compared(items[left].title, items[right].title)
-        return {
-            "left": items[left],
-            "right": items[right],
-            "titles": titles,
-            "score": held.get("score"),
-            "blocked_by": held.get("blocked_by") or (),
-            "reasons": reasons,
-            "most": max((abs(one["contribution"] or 0.0) for one in reasons), default=1.0) or 1.0,
-            "labels": words.reasons() if reasons else {},
-            "queued": queued.row(0, named=True) if queued.height else None,
-            "blind": blind,
-            "said": said,
-            "seen": judging.seen(said),
-        }
 
     @router.post("/review/judge")
     def judged(
