@@ -216,7 +216,8 @@ def left_behind(run: Run) -> str:
         so_far = f"Nothing of hour {run.id} was done. "
         if done:
             so_far = f"Done and kept of hour {run.id}, by this try or one before: {done}. "
-    return f"{so_far}To go on: sosie run{landing} --hour {run.id}. Every step can be run twice, nothing doubles."
+    go_on = f"sosie run{landing} --hour {run.id}"
+    return f"{so_far}To go on, once what stopped it is mended: {go_on}. Every step can be run twice, nothing doubles."
 
 
 def _peak_memory_bytes() -> int:
