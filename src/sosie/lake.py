@@ -270,6 +270,8 @@ class Lake:
     @stores_told()
     def delete(self, table: Table, keys: pl.DataFrame, *, run_id: str = "") -> Written:
         """Delete the rows that have one of `keys` (columns: all or some of the table's key)."""
+        if keys.is_empty():
+            return Written()
         names = keys.columns
         hits = self.scan(table).join(keys.lazy().unique(), on=names, how="semi").select(pl.len()).collect().item()
         if not hits:

@@ -65,7 +65,7 @@ READS: dict[str, tuple[Table, ...]] = {
 
 WRITES: dict[str, tuple[Table, ...]] = {
     "validate": (QUARANTINE,),
-    "detect_changes": (LISTINGS, CHANGES),
+    "detect_changes": (LISTINGS, CHANGES, CLUSTER_EVENTS),
     "embed": _VECTORS,
     "match": (NEIGHBOURS, SPELLINGS, PAIRS, RECIPES, REGROUP),
     "cluster": (CLUSTERS, CLUSTER_EVENTS, DECISIONS, HELD_MERGES, REGROUP),
