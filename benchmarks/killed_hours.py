@@ -1,6 +1,6 @@
 """Hours through Airflow's scheduler while processes are killed at random, held against the same hours in peace.
 
-    python benchmarks/killed_hours.py                     # eight hours over 500 listings: some ten minutes on two cores
+    python benchmarks/killed_hours.py                     # eight hours over 500 listings: six minutes on two cores
     python benchmarks/killed_hours.py --hours 48 --every 3 --seed 2
 
 Somebody kills (SIGKILL, nothing is cleaned up) while a run is at work, `--every` seconds on average: four times in five
@@ -162,7 +162,8 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         for hour in hours:
             pipeline.run_all(pipeline.Run.of(hour, settings=calm))
     found = live_through(hunted, hours, options)
-    return {"options": vars(options) | {"work": None}, **found, "differences": differences(hunted, calm)}
+    asked = {name: value for name, value in vars(options).items() if name != "work"}
+    return {"options": asked, **found, "differences": differences(hunted, calm)}
 
 
 def main() -> None:
