@@ -23,8 +23,11 @@ def is_local(path: Path) -> bool:
     return isinstance(path, Path)
 
 
-def write_atomically(path: Path, data: bytes, *, mode: int = 0o644) -> None:
-    """Write a file whole or not at all, also where the power fails, with the folders that it needs."""
+def write_atomically(path: Path, data: bytes, *, mode: int = 0o644, synced: bool = True) -> None:
+    """Write a file whole or not at all, also where the power fails, with the folders that it needs.
+
+    `synced` False: without waiting for the disk, for what can be made again; after a power cut it may be empty.
+    """
     if not is_local(path):  # an object appears whole, and its folders are only part of its name
         path.write_bytes(data)
         return
@@ -33,8 +36,9 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.write(data)
-            stream.flush()
-            os.fsync(handle)  # else the name may reach the disk before what it names
+            if synced:
+                stream.flush()
+                os.fsync(handle)  # else the name may reach the disk before what it names
         Path(partial).chmod(mode)
         Path(partial).replace(path)
     except BaseException:

@@ -108,12 +108,13 @@ class Staging:
     def records(self) -> list[dict[str, Any]]:
         """Every step's record, in the order in which they started."""
         fs, path = self._place
-        records = [json.loads(fs.cat_file(name)) for name in fs.glob(posixpath.join(path, "*.json"))]
+        held = (fs.cat_file(name) for name in fs.glob(posixpath.join(path, "*.json")))
+        records = [json.loads(record) for record in held if record]  # a failure of the power leaves one empty
         return sorted(records, key=lambda record: record["started_at"])
 
     def _write(self, name: str, data: bytes) -> None:
         try:
-            write_atomically(place(self.uri) / name, data)
+            write_atomically(place(self.uri) / name, data, synced=False)
         except OSError as error:
             raise StoreBusy(
                 f"{self.uri}/{name} can't be written ({error}). Make room or mend the rights, then run the hour again."

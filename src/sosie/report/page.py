@@ -34,7 +34,7 @@ def write(folder: Path, data: ReportData) -> Path:
     The page needs no other file, pictures are inside it; the same data gives the same bytes.
     """
     page = folder / data.run_id / "index.html"
-    write_atomically(page, render(data).encode())
+    write_atomically(page, render(data).encode(), synced=False)
     return page
 
 

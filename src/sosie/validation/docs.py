@@ -58,5 +58,6 @@ def _write(findings: Findings, folder: Path) -> Path:
     }
     told = DefaultJinjaPageView().render(ValidationResultsPageRenderer().render(results), show_how_to_buttons=False)
     page = folder / _PAGE
-    write_atomically(page, _ELSEWHERE.sub("", told).replace("</head>", STYLE, 1).encode())
+    told = _ELSEWHERE.sub("", told).replace("</head>", STYLE, 1)
+    write_atomically(page, told.encode(), synced=False)
     return page
