@@ -173,6 +173,19 @@ def test_an_embedded_milvus_that_is_killed_between_steps_comes_back_with_all_it_
     assert set(clusters(run.lake)) == {"a0", "a1", "a2"}
 
 
+def test_scratch_that_a_failure_of_the_power_left_empty_counts_as_not_written(landing: Path) -> None:
+    run = run_of(landing, FIRST)
+    pipeline.validate(run)
+    scratch = Path(run.staging.uri)
+    for name in ("accepted.parquet", "validate-0.json"):
+        (scratch / name).write_bytes(b"")
+    assert run.staging.records() == []
+    with pytest.raises(TerminalError, match="run this hour from its first step"):
+        pipeline.detect_changes(run)
+    up_to_clusters(run)
+    assert set(clusters(run.lake)) == {"a0", "a1", "a2"}
+
+
 def test_a_full_disk_stops_the_write_and_keeps_nothing_of_it(landing: Path) -> None:
     run = run_of(landing, FIRST)
     pipeline.validate(run)

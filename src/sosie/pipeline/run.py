@@ -91,12 +91,14 @@ class Staging:
             self._write(f"{name}.parquet", written.getvalue())
 
     def get(self, name: str) -> pl.DataFrame:
-        """Raises `TerminalError` where the step before never got to write it."""
+        """Raises `TerminalError` where the step before never wrote it, or a failure of the power left it empty."""
         fs, path = self._place
         try:
             held = fs.cat_file(posixpath.join(path, f"{name}.parquet"))
         except FileNotFoundError:
-            raise TerminalError(f"{self.uri}/{name}.parquet is not there: run this hour from its first step.") from None
+            held = b""
+        if not held:
+            raise TerminalError(f"{self.uri}/{name}.parquet is not there: run this hour from its first step.")
         return pl.read_parquet(io.BytesIO(held))  # a store that fails under Polars' own hands makes it panic
 
     def put_record(self, record: dict[str, Any]) -> None:
